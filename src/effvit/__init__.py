@@ -1,0 +1,47 @@
+"""EfficientViT-M (arXiv:2305.07027) as software: exact networks, training, checked export, honest benchmarks.
+
+The public names are resolved on first use, so that `import effvit` costs nothing and torch is
+imported only when a network is asked for.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+
+_PUBLIC = {
+    "EfficientViT": "effvit.model.network",
+    "EfficientViTConfig": "effvit.model.config",
+    "EffvitError": "effvit.errors",
+    "Preprocessing": "effvit.preprocessing",
+    "WeightsInfo": "effvit.model.checkpoints",
+    "create_model": "effvit.model.factory",
+    "list_variants": "effvit.model.variants",
+    "load": "effvit.model.factory",
+    "save": "effvit.model.checkpoints",
+}
+
+__all__ = [*_PUBLIC, "__version__"]
+
+if TYPE_CHECKING:
+    from effvit.errors import EffvitError as EffvitError
+    from effvit.model.checkpoints import WeightsInfo as WeightsInfo
+    from effvit.model.checkpoints import save as save
+    from effvit.model.config import EfficientViTConfig as EfficientViTConfig
+    from effvit.model.factory import create_model as create_model
+    from effvit.model.factory import load as load
+    from effvit.model.network import EfficientViT as EfficientViT
+    from effvit.model.variants import list_variants as list_variants
+    from effvit.preprocessing import Preprocessing as Preprocessing
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _PUBLIC:
+        raise AttributeError(f"module 'effvit' has no attribute {name!r}; public names: {', '.join(__all__)}")
+    return getattr(importlib.import_module(_PUBLIC[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

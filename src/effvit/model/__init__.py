@@ -1,0 +1,1 @@
+"""The networks: configuration, layers, the network itself, its variants and its weights."""

@@ -1,0 +1,280 @@
+"""Read and write weights: ours, the official code's, timm's; never running what a file contains.
+
+Our folder is two files that everything else in the package takes and leaves:
+
+    config.json         the network, class names, preprocessing, where the weights came from
+    model.safetensors   the weights under our names
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import pickle
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import safetensors
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from effvit.errors import ConfigError, WeightsError
+from effvit.files import atomic_path, make_output_folder, read_json, write_json
+from effvit.model.attention import relative_bias_index
+from effvit.model.config import EfficientViTConfig
+from effvit.model.names import Style, bias_index_name, foreign_names, style_of
+from effvit.model.network import EfficientViT
+from effvit.model.resizing import resize_bias_table
+from effvit.preprocessing import Preprocessing
+
+CONFIG_FILE = "config.json"
+WEIGHTS_FILE = "model.safetensors"
+_FORMAT = "effvit/1"
+
+
+@dataclass(frozen=True, kw_only=True)
+class WeightsInfo:
+    """What weights must be kept together with to be of use to anyone."""
+
+    class_names: tuple[str, ...] | None = None
+    """Name of each class, in the order of the head's outputs; None if unknown."""
+    preprocessing: Preprocessing = field(default_factory=Preprocessing)
+    """What the network expects of a picture."""
+    provenance: dict[str, Any] = field(default_factory=dict)
+    """Where the weights came from: file or repository, SHA-256, training run; plain JSON values."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class WeightsFile:
+    """Weights as read from a file, in whichever world's names, and what came with them."""
+
+    path: Path
+    """The file."""
+    state: dict[str, Tensor]
+    """Its tensors."""
+    style: Style
+    """Whose names they have."""
+    config: EfficientViTConfig | None = None
+    """The network, if the file stands in a folder of ours."""
+    info: WeightsInfo = field(default_factory=WeightsInfo)
+    """The rest of that folder's `config.json`."""
+
+    @property
+    def num_classes(self) -> int:
+        """Classes of the head; 0 if there is no head."""
+        linear = self.state.get("head.l.weight", self.state.get("head.linear.weight"))
+        return 0 if linear is None else len(linear)
+
+    @property
+    def distilled(self) -> bool:
+        """Whether there is a second head."""
+        return any(name.startswith(("head_dist.", "head_distilled.")) for name in self.state)
+
+
+@dataclass(frozen=True, kw_only=True)
+class LoadReport:
+    """What happened when weights were put into a network."""
+
+    source: str
+    """The file."""
+    style: Style
+    """Whose names it had."""
+    num_loaded: int
+    """Tensors copied."""
+    head_replaced: tuple[int, int] | None
+    """Classes of the file's head and of the network's new one, if they differ."""
+    tables_resized: tuple[str, ...]
+    """Bias tables that were resized because the windows differ."""
+
+    def __str__(self) -> str:
+        notes = [f"loaded {self.num_loaded} tensors from {self.source} ({self.style} names)"]
+        if self.head_replaced:
+            notes.append("head of {} classes replaced by a new one of {}".format(*self.head_replaced))
+        if self.tables_resized:
+            notes.append(f"{len(self.tables_resized)} bias tables resized to other windows")
+        return "; ".join(notes)
+
+
+def read_weights(path: Path | str) -> WeightsFile:
+    """Read a weights file, or a folder of ours; a run folder is read through its `weights/`.
+
+    Args:
+        path: `.safetensors`, a checkpoint that torch wrote (`.pth`, `.pt`, `.bin`; the state dict itself or under
+            `model` or `state_dict`), a folder with one of them, or a run folder.
+
+    Raises:
+        WeightsError: If it is missing, damaged, contains code, or is no EfficientViT-M.
+    """
+    path = Path(path)
+    if not path.exists():
+        raise WeightsError(f"no weights at {path}: no such file or folder")
+    if path.is_dir():
+        path = _file_in(path)
+    state = _read_tensors(path)
+    style = style_of(state, str(path))
+    description = path.with_name(CONFIG_FILE)
+    values = read_json(description) if description.is_file() else {}
+    if not isinstance(values, dict) or values.get("format") != _FORMAT:
+        return WeightsFile(path=path, state=state, style=style)
+    try:
+        info = WeightsInfo(
+            class_names=None if values["class_names"] is None else tuple(values["class_names"]),
+            preprocessing=Preprocessing.from_dict(values["preprocessing"]),
+            provenance=values["provenance"],
+        )
+        config = EfficientViTConfig.from_dict(values["network"])
+    except (KeyError, TypeError, AttributeError, ConfigError) as error:
+        raise WeightsError(f"{description} does not describe weights: {error}") from error
+    return WeightsFile(path=path, state=state, style=style, config=config, info=info)
+
+
+def load_weights(model: EfficientViT, weights: WeightsFile) -> LoadReport:
+    """Put weights into a network, in place.
+
+    Another number of classes leaves the network's own new head, other windows resize the bias tables.
+    Anything else that does not fit is an error and leaves the network as it was.
+
+    Args:
+        model: The network.
+        weights: From `read_weights`.
+
+    Raises:
+        WeightsError: If weights are missing, unexpected or misshapen, listing them all.
+    """
+    own = model.state_dict()
+    names = foreign_names(own, weights.style, model.config)
+    replaced = weights.num_classes != model.config.num_classes and weights.num_classes > 0
+    state = {
+        name: value
+        for name, value in weights.state.items()
+        if not name.endswith("attention_bias_idxs") and not (replaced and name.startswith("head"))
+    }
+    new: dict[str, Tensor] = {}
+    resized, faults = [], []
+    for name, foreign in names.items():
+        if replaced and name.startswith("head"):
+            continue
+        value = state.pop(foreign, None)
+        if value is None:
+            # A counter that never enters a computation with a fixed momentum; some tools leave it out.
+            if not name.endswith("num_batches_tracked"):
+                faults.append(f"missing {foreign}")
+            continue
+        if name.endswith("attention_biases") and _other_window(value, own[name]):
+            value = resize_bias_table(value, own[name].shape[1])
+            resized.append(name)
+        if value.shape != own[name].shape:
+            faults.append(f"{foreign} has shape {tuple(value.shape)}, the network's is {tuple(own[name].shape)}")
+        new[name] = value
+    faults += [f"unexpected {name}" for name in state]
+    if faults:
+        raise WeightsError(f"{weights.path} does not fit {model.config.name}: {'; '.join(faults)}")
+    model.load_state_dict(new, strict=False)
+    return LoadReport(
+        source=str(weights.path),
+        style=weights.style,
+        num_loaded=len(new),
+        head_replaced=(weights.num_classes, model.config.num_classes) if replaced else None,
+        tables_resized=tuple(resized),
+    )
+
+
+def save(folder: Path | str, model: EfficientViT, info: WeightsInfo | None = None) -> Path:
+    """Write a network as a folder of ours, each file atomically; returns the folder.
+
+    Raises:
+        WeightsError: If there are not as many class names as classes.
+        RunError: If the folder cannot be written.
+    """
+    info = info or WeightsInfo(preprocessing=Preprocessing(image_size=model.config.image_size))
+    if info.class_names is not None and len(info.class_names) != model.config.num_classes:
+        raise WeightsError(f"{len(info.class_names)} class names for {model.config.num_classes} classes")
+    folder = make_output_folder(folder)
+    values = {
+        "format": _FORMAT,
+        "class_names": info.class_names,
+        "preprocessing": info.preprocessing.to_dict(),
+        "provenance": info.provenance,
+        "network": model.config.to_dict(),
+    }
+    _save_tensors(folder / WEIGHTS_FILE, model.state_dict())
+    write_json(folder / CONFIG_FILE, values)
+    return folder
+
+
+def foreign_state_dict(model: EfficientViT, style: Style) -> dict[str, Tensor]:
+    """The network's state dict under the official or timm's names, complete, so that they load it strictly.
+
+    Raises:
+        WeightsError: If that world has no such network.
+    """
+    own = model.state_dict()
+    state = {}
+    for name, foreign in foreign_names(own, style, model.config).items():
+        state[foreign] = own[name]
+        index_name = bias_index_name(foreign)
+        if style == "official" and index_name:
+            window = round(own[name].shape[1] ** 0.5)
+            state[index_name] = relative_bias_index(window).to(own[name].device)
+    return state
+
+
+def save_foreign(path: Path | str, model: EfficientViT, style: Style) -> Path:
+    """Write weights for the official code (`{"model": ...}`, `.pth`) or for timm (`.safetensors`); returns the path.
+
+    Raises:
+        WeightsError: If that world has no such network.
+        RunError: If the place cannot be written.
+    """
+    path = Path(path)
+    state = foreign_state_dict(model, style)
+    if path.suffix == ".safetensors":
+        _save_tensors(path, state)
+    else:
+        with atomic_path(path) as temporary:
+            torch.save({"model": state}, temporary)
+    return path
+
+
+def sha256(path: Path) -> str:
+    """SHA-256 of a file, in hexadecimal."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _file_in(folder: Path) -> Path:
+    for candidate in (folder / WEIGHTS_FILE, folder / "weights" / WEIGHTS_FILE, folder / "pytorch_model.bin"):
+        if candidate.is_file():
+            return candidate
+    raise WeightsError(f"no weights in folder {folder}: neither {WEIGHTS_FILE} nor weights/{WEIGHTS_FILE}")
+
+
+def _read_tensors(path: Path) -> dict[str, Tensor]:
+    try:
+        if path.suffix == ".safetensors":
+            return load_file(path)
+        # The official training script stores its command line, an argparse.Namespace: plain attributes.
+        with torch.serialization.safe_globals([argparse.Namespace]):
+            content = torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        reason = str(error).split("\n")[0]
+        raise WeightsError(f"{path} is refused: it is no checkpoint, or holds more than weights ({reason})") from error
+    except (OSError, RuntimeError, EOFError, ValueError, safetensors.SafetensorError) as error:
+        raise WeightsError(f"cannot read weights from {path}: {str(error).splitlines()[0]}") from error
+    for key in ("model", "state_dict"):
+        if isinstance(content, dict) and isinstance(content.get(key), dict):
+            content = content[key]
+    if not isinstance(content, dict):
+        raise WeightsError(f"{path} holds a {type(content).__name__}, not a state dict")
+    return {str(name).removeprefix("module."): v for name, v in content.items() if isinstance(v, Tensor)}
+
+
+def _save_tensors(path: Path, state: dict[str, Tensor]) -> None:
+    with atomic_path(path) as temporary:
+        save_file({name: value.contiguous() for name, value in state.items()}, temporary, metadata={"format": "pt"})
+
+
+def _other_window(table: Tensor, own: Tensor) -> bool:
+    return table.dim() == 2 and table.shape[0] == own.shape[0] and table.shape[1] != own.shape[1]
