@@ -12,11 +12,11 @@ import pytest
 import timm
 import torch
 import torch.nn.functional as F
+from helpers import randomise, relative_error
 from torch import Tensor, nn
 
 import effvit
 from effvit.model.checkpoints import foreign_state_dict
-from helpers import randomise, relative_error
 
 PAPER = [name for name in effvit.list_variants() if name != "efficientvit_tiny"]
 

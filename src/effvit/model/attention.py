@@ -127,8 +127,8 @@ class WindowAttention(nn.Module):
             inside = window_partition(x.new_ones(1, 1, H, W), window)[0]  # (num_windows, 1, w, w)
             outside = (inside == 0).flatten(1)[:, None, :]  # (num_windows, 1, w, w) -> (num_windows, 1, N)
             bias = bias[:, None].masked_fill(outside, float("-inf"))  # (heads, N, N) -> (heads, num_windows, N, N)
-            bias = bias.repeat(1, len(x), 1, 1)  # -> (heads, B * num_windows, N, N)
-            inside = inside.repeat(len(x), 1, 1, 1)  # -> (B * num_windows, 1, w, w)
+            bias = bias.repeat(1, x.shape[0], 1, 1)  # -> (heads, B * num_windows, N, N)
+            inside = inside.repeat(x.shape[0], 1, 1, 1)  # -> (B * num_windows, 1, w, w)
         windows = self.mixer(windows, bias, inside)
         return window_reverse(windows, padded, (H, W))
 
@@ -198,7 +198,7 @@ class CascadedGroupAttention(nn.Module):
             q = query(q if inside is None else q * inside)
             q, k, v = q.flatten(2), k.flatten(2), v.flatten(2)  # (B, dim, H, W) -> (B, dim, N)
             logits = torch.baddbmm(bias[head], q.transpose(1, 2), k, alpha=self.scale)  # (B, N, N)
-            output = v @ logits.softmax(dim=-1).transpose(1, 2)  # (B, value_dim, N)
+            output = torch.bmm(v, logits.softmax(dim=-1).transpose(1, 2))  # (B, value_dim, N)
             outputs.append(output.reshape(B, -1, H, W))  # (B, value_dim, N) -> (B, value_dim, H, W)
         x = self.project(self.act(torch.cat(outputs, dim=1)))
         return x

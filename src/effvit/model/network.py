@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import replace
@@ -32,7 +33,7 @@ class Stem(nn.Sequential):
         super().__init__(*layers)
 
 
-class Block(nn.Module):
+class Block(nn.Sequential):
     """Feed-forward layers, attention, feed-forward layers (Eq. 1): the sandwich.
 
     Without layers before the attention it is a Swin block.
@@ -47,8 +48,6 @@ class Block(nn.Module):
         window: int,
         drop_path: float,
     ) -> None:
-        super().__init__()
-
         def feed_forward(hidden_dim: int) -> FeedForwardUnit:
             return FeedForwardUnit(
                 stage.width,
@@ -68,39 +67,29 @@ class Block(nn.Module):
             norm=config.norm,
             activation=config.activation,
         )
-        self.before = nn.Sequential(*map(feed_forward, block.ffn_dims_before))
-        self.attention = Residual(attention, drop_path)
-        self.after = nn.Sequential(*map(feed_forward, block.ffn_dims_after))
-
-    def forward(self, x: Tensor) -> Tensor:
-        """(B, C, H, W) -> (B, C, H, W)."""
-        x = self.after(self.attention(self.before(x)))
-        return x
+        parts = OrderedDict(
+            before=nn.Sequential(*map(feed_forward, block.ffn_dims_before)),
+            attention=Residual(attention, drop_path),
+            after=nn.Sequential(*map(feed_forward, block.ffn_dims_after)),
+        )
+        super().__init__(parts)
 
 
-class Subsample(nn.Module):
+class Subsample(nn.Sequential):
     """Between two stages: a feed-forward layer, patch merging, a feed-forward layer (Sec. 3.2)."""
 
     def __init__(self, config: EfficientViTConfig, in_width: int, stage: StageConfig, *, drop_path: float) -> None:
-        super().__init__()
         assert stage.subsample is not None
         step = stage.subsample
         options: dict[str, Any] = {"norm": config.norm, "activation": config.activation}
-        unit: dict[str, Any] = {
-            **options,
-            "token_interaction": config.token_interaction,
-            "drop_path": drop_path,
-        }
-        self.before = FeedForwardUnit(in_width, step.ffn_dim_before, **unit)
-        self.merge = PatchMerging(
-            in_width, stage.width, merge_dim=step.merge_dim, squeeze_dim=step.squeeze_dim, **options
+        unit: dict[str, Any] = {**options, "token_interaction": config.token_interaction, "drop_path": drop_path}
+        merging: dict[str, Any] = {"merge_dim": step.merge_dim, "squeeze_dim": step.squeeze_dim}
+        parts: OrderedDict[str, nn.Module] = OrderedDict(
+            before=FeedForwardUnit(in_width, step.ffn_dim_before, **unit),
+            merge=PatchMerging(in_width, stage.width, **merging, **options),
+            after=FeedForwardUnit(stage.width, step.ffn_dim_after, **unit),
         )
-        self.after = FeedForwardUnit(stage.width, step.ffn_dim_after, **unit)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """(B, in_width, H, W) -> (B, width, H / 2, W / 2), rounded up."""
-        x = self.after(self.merge(self.before(x)))
-        return x
+        super().__init__(parts)
 
 
 class EfficientViT(nn.Module):
@@ -276,11 +265,13 @@ def _checkpointed(layer: nn.Module, x: Tensor) -> Tensor:
 @contextmanager
 def _frozen_statistics(module: nn.Module) -> Iterator[None]:
     """BatchNorm goes on using the batch's statistics and stops recording them."""
-    norms = [m for m in module.modules() if isinstance(m, nn.BatchNorm2d) and m.track_running_stats]
+    norms = [m for m in module.modules() if isinstance(m, nn.BatchNorm2d)]
+    before = [(norm.momentum, norm.num_batches_tracked) for norm in norms]
     try:
         for norm in norms:
-            norm.track_running_stats = False
+            norm.momentum = 0.0
+            norm.num_batches_tracked = None
         yield
     finally:
-        for norm in norms:
-            norm.track_running_stats = True
+        for norm, (momentum, count) in zip(norms, before, strict=True):
+            norm.momentum, norm.num_batches_tracked = momentum, count
