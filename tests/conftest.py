@@ -7,6 +7,11 @@ from pathlib import Path
 
 import pytest
 import torch
+from hypothesis import settings
+
+# These machines are shared: how long an example takes decides nothing.
+settings.register_profile("effvit", deadline=None)
+settings.load_profile("effvit")
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 

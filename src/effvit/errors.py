@@ -34,6 +34,11 @@ class ExportError(EffvitError, RuntimeError):
     """A model cannot be exported, or the exported file fails its check."""
 
 
+def first_line(error: BaseException) -> str:
+    """The first line of somebody else's error message; the error's kind if it has none."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+
+
 def unknown_name(kind: str, name: str, known: Iterable[str]) -> str:
     """Say that a name is unknown: list what exists and point at the nearest, without choosing it.
 

@@ -11,16 +11,16 @@ from __future__ import annotations
 import argparse
 import hashlib
 import pickle
+import warnings
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import safetensors
 import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from effvit.errors import ConfigError, WeightsError
+from effvit.errors import ConfigError, WeightsError, first_line
 from effvit.files import atomic_path, make_output_folder, read_json, write_json
 from effvit.model.attention import relative_bias_index
 from effvit.model.config import EfficientViTConfig
@@ -256,13 +256,14 @@ def _read_tensors(path: Path) -> dict[str, Tensor]:
         if path.suffix == ".safetensors":
             return load_file(path)
         # The official training script stores its command line, an argparse.Namespace: plain attributes.
-        with torch.serialization.safe_globals([argparse.Namespace]):
+        with warnings.catch_warnings(), torch.serialization.safe_globals([argparse.Namespace]):
+            warnings.simplefilter("ignore")  # torch wonders aloud about files that it then refuses
             content = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
-        reason = str(error).split("\n")[0]
+        reason = first_line(error)
         raise WeightsError(f"{path} is refused: it is no checkpoint, or holds more than weights ({reason})") from error
-    except (OSError, RuntimeError, EOFError, ValueError, safetensors.SafetensorError) as error:
-        raise WeightsError(f"cannot read weights from {path}: {str(error).splitlines()[0]}") from error
+    except Exception as error:  # a damaged file makes torch's reader stumble anywhere
+        raise WeightsError(f"cannot read weights from {path}: {first_line(error)}") from error
     for key in ("model", "state_dict"):
         if isinstance(content, dict) and isinstance(content.get(key), dict):
             content = content[key]

@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 from typing import Any
 
-from effvit.errors import WeightsError, unknown_name
+from effvit.errors import WeightsError, first_line, unknown_name
 from effvit.model.checkpoints import CONFIG_FILE, WEIGHTS_FILE, sha256
 from effvit.model.variants import PUBLISHED
 
@@ -99,7 +99,7 @@ def _download(repository: str, file: str, revision: str | None, *, optional: boo
             return None
         raise WeightsError(_help(repository, f"it has no {file}")) from error
     except Exception as error:  # the Hub's client raises its HTTP library's errors, a family of its own
-        raise WeightsError(_help(repository, str(error).splitlines()[0])) from error
+        raise WeightsError(_help(repository, first_line(error))) from error
 
 
 def _help(repository: str, reason: str) -> str:

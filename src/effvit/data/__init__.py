@@ -1,0 +1,1 @@
+"""Pictures to batches: folders of classes, transforms, loaders."""

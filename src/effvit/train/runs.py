@@ -1,0 +1,189 @@
+"""The run folder: what was run, on what, how it went, and what is needed to go on.
+
+    run.json          command, configuration, classes, environment, start, end, status
+    split.json        the training and validation pictures, by class, relative to the data folder
+    metrics.jsonl     one line an epoch
+    curves.png        the same as a picture
+    weights/          the network of the best epoch: what evaluation, prediction and export take
+    checkpoints/      the state after the last epoch: what `--resume` takes
+
+Every file is replaced whole, so a run that is killed at any moment leaves a folder that can be read.
+"""
+
+from __future__ import annotations
+
+import datetime
+import json
+import os
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+
+from effvit.data.datasets import FolderData, Sample
+from effvit.environment import environment
+from effvit.errors import RunError
+from effvit.files import atomic_path, make_output_folder, read_json, write_json, write_text
+from effvit.train.config import TrainConfig
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """Paths in a run folder, and reading and writing of what lies there."""
+
+    path: Path
+
+    @classmethod
+    def create(cls, path: Path | str, config: TrainConfig, data: FolderData, *, command: str = "") -> RunFolder:
+        """Make a new run folder and write down what is about to be run.
+
+        Args:
+            path: The folder; made with its parents.
+            config: What to run.
+            data: The pictures; their split is kept, so that later pictures do not change it.
+            command: The command line, for the reader of run.json.
+
+        Raises:
+            RunError: If the folder holds something already, or cannot be written.
+        """
+        path = Path(path)
+        if path.is_dir() and any(path.iterdir()):
+            raise RunError(f"{path} is not empty: give a new folder, or continue that run with --resume {path}")
+        run = cls(make_output_folder(path))
+        write_json(run.path / "split.json", _split_to_dict(data))
+        run.update_record(
+            status="running",
+            command=command,
+            data_root=str(data.root.resolve()),
+            class_names=list(data.class_names),
+            config=config.to_dict(),
+            environment=environment(),
+            started=_now(),
+            ended=None,
+        )
+        return run
+
+    @classmethod
+    def open(cls, path: Path | str) -> RunFolder:
+        """Open a run folder that exists.
+
+        Raises:
+            RunError: If there is none.
+        """
+        path = Path(path)
+        if not path.is_dir():
+            raise RunError(f"no such run folder: {path}")
+        if not (path / "run.json").is_file():
+            raise RunError(f"{path} is not a run folder: it has no run.json")
+        return cls(path)
+
+    @property
+    def weights(self) -> Path:
+        """Folder of the best epoch's network."""
+        return self.path / "weights"
+
+    @property
+    def checkpoint(self) -> Path:
+        """File of the state after the last finished epoch."""
+        return self.path / "checkpoints" / "last.pt"
+
+    def read_record(self) -> dict[str, Any]:
+        """The content of run.json."""
+        return cast(dict[str, Any], read_json(self.path / "run.json"))
+
+    def update_record(self, **values: Any) -> None:
+        """Change entries of run.json."""
+        path = self.path / "run.json"
+        write_json(path, {**(self.read_record() if path.exists() else {}), **values})
+
+    def finish(self, status: str) -> None:
+        """Note how the run ended: finished, interrupted or failed."""
+        self.update_record(status=status, ended=_now())
+
+    def read_config(self) -> TrainConfig:
+        """The configuration the run was started with."""
+        return TrainConfig.from_dict(self.read_record()["config"])
+
+    def read_data(self, root: Path | str | None = None) -> FolderData:
+        """The split the run was started with.
+
+        Args:
+            root: Where the data folder lies now, if it was moved.
+        """
+        record = self.read_record()
+        return _split_from_dict(
+            read_json(self.path / "split.json"),
+            Path(root if root is not None else record["data_root"]),
+            tuple(record["class_names"]),
+        )
+
+    def read_metrics(self) -> list[dict[str, Any]]:
+        """The epochs so far, one dictionary each."""
+        path = self.path / "metrics.jsonl"
+        return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+
+    def write_metrics(self, epochs: Iterable[dict[str, Any]]) -> None:
+        """Replace metrics.jsonl: whole, so that a repeated epoch cannot appear twice."""
+        write_text(self.path / "metrics.jsonl", "".join(json.dumps(epoch) + "\n" for epoch in epochs))
+
+    def save_checkpoint(self, state: dict[str, Any]) -> None:
+        """Replace the checkpoint; the data is on the disk before the old one is let go."""
+        make_output_folder(self.checkpoint.parent)
+        with atomic_path(self.checkpoint) as temporary, temporary.open("wb") as file:
+            torch.save(state, file)
+            file.flush()
+            os.fsync(file.fileno())
+
+    def load_checkpoint(self) -> dict[str, Any]:
+        """Read the checkpoint onto the CPU; nothing in it is run as code.
+
+        Raises:
+            RunError: If there is none, or it is damaged.
+        """
+        if not self.checkpoint.is_file():
+            raise RunError(f"{self.path} cannot be continued: it has no {self.checkpoint.relative_to(self.path)}")
+        try:
+            state = torch.load(self.checkpoint, map_location="cpu", weights_only=True)
+        except Exception as error:  # zip, pickle and torch each raise their own on a damaged file
+            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+            raise RunError(f"{self.checkpoint} is damaged: {reason}") from error
+        return cast(dict[str, Any], state)
+
+
+def next_run_path(parent: Path | str, model: str) -> Path:
+    """The first of parent/model-1, parent/model-2, ... that does not exist."""
+    number = 1
+    while (path := Path(parent) / f"{model}-{number}").exists():
+        number += 1
+    return path
+
+
+def _now() -> str:
+    return datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+
+
+def _split_to_dict(data: FolderData) -> dict[str, Any]:
+    return {
+        "split": data.split,
+        "train": _paths_by_class(data.train, data),
+        "val": _paths_by_class(data.val, data),
+        "skipped": [[path.relative_to(data.root).as_posix(), reason] for path, reason in data.skipped],
+    }
+
+
+def _paths_by_class(samples: Sequence[Sample], data: FolderData) -> dict[str, list[str]]:
+    paths: dict[str, list[str]] = {name: [] for name in data.class_names}
+    for sample in samples:
+        paths[data.class_names[sample.target]].append(sample.path.relative_to(data.root).as_posix())
+    return paths
+
+
+def _split_from_dict(split: dict[str, Any], root: Path, class_names: tuple[str, ...]) -> FolderData:
+    def samples(part: str) -> tuple[Sample, ...]:
+        return tuple(
+            Sample(root / path, target) for target, name in enumerate(class_names) for path in split[part].get(name, [])
+        )
+
+    return FolderData(root, class_names, samples("train"), samples("val"), split["split"])

@@ -1,0 +1,87 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+from torchvision.transforms import InterpolationMode, v2
+
+from effvit.data.augmentation import Augmentation
+from effvit.data.pictures import read_picture
+from effvit.data.transforms import covering_size, eval_transform, normalize, train_transform
+from effvit.errors import ConfigError
+from effvit.preprocessing import Preprocessing
+
+STILL = Augmentation(crop_scale=(1, 1), crop_aspect=(1, 1), horizontal_flip=0, color_jitter=0)
+
+
+@pytest.fixture(scope="module")
+def imagenet_photos(data_dir: Path) -> list[Image.Image]:
+    return [read_picture(path) for path in sorted((data_dir / "imagenet_sample" / "images").iterdir())[:8]]
+
+
+@pytest.mark.parametrize("interpolation", ["bicubic", "bilinear", "nearest"])
+def test_eval_is_the_standard_preset(imagenet_photos: list[Image.Image], interpolation: str) -> None:
+    standard = v2.Compose([v2.Resize(256, InterpolationMode(interpolation)), v2.CenterCrop(224), v2.PILToTensor()])
+    ours = eval_transform(Preprocessing(interpolation=interpolation))
+    for photo in imagenet_photos:
+        assert torch.equal(ours(photo), standard(photo))
+
+
+@given(st.integers(1, 3000), st.integers(1, 3000), st.integers(32, 600), st.integers(32, 600))
+def test_covering_size_is_just_large_enough(height: int, width: int, cover_height: int, cover_width: int) -> None:
+    new_height, new_width = covering_size((height, width), (cover_height, cover_width))
+    assert new_height >= cover_height and new_width >= cover_width
+    assert new_height == cover_height or new_width == cover_width
+    scale = max(cover_height / height, cover_width / width)
+    assert abs(new_height - height * scale) <= 1 and abs(new_width - width * scale) <= 1
+
+
+@pytest.mark.parametrize("size", [(96, 96), (64, 160), (160, 64), (33, 47)])
+def test_both_presets_give_uint8_of_the_asked_size(imagenet_photos: list[Image.Image], size: tuple[int, int]) -> None:
+    preprocessing = Preprocessing(image_size=size)
+    for transform in (eval_transform(preprocessing), train_transform(preprocessing, Augmentation())):
+        for photo in (*imagenet_photos[:2], imagenet_photos[0].resize((5, 90))):
+            result = transform(photo)
+            assert result.dtype == torch.uint8 and result.shape == (3, *size)
+
+
+def test_training_without_augmentation_is_the_whole_centre(imagenet_photos: list[Image.Image]) -> None:
+    preprocessing = Preprocessing(image_size=(96, 96), crop_ratio=1.0)
+    square = imagenet_photos[0].resize((200, 200))
+    assert torch.equal(train_transform(preprocessing, STILL)(square), eval_transform(preprocessing)(square))
+
+
+def test_augmentation_follows_torchs_seed(imagenet_photos: list[Image.Image]) -> None:
+    transform = train_transform(Preprocessing(image_size=(64, 64)), Augmentation())
+
+    def draw(seed: int) -> torch.Tensor:
+        torch.manual_seed(seed)
+        return transform(imagenet_photos[0])
+
+    assert torch.equal(draw(1), draw(1))
+    assert not torch.equal(draw(1), draw(2))
+
+
+def test_crop_aspect_is_relative_to_the_input(imagenet_photos: list[Image.Image]) -> None:
+    # A picture of the input's own shape is kept whole, whatever that shape is.
+    wide = imagenet_photos[0].resize((128, 64))
+    transform = train_transform(Preprocessing(image_size=(64, 128)), STILL)
+    assert np.array_equal(transform(wide).permute(1, 2, 0).numpy(), np.asarray(wide))
+
+
+def test_normalize_is_the_textbook_formula(imagenet_photos: list[Image.Image]) -> None:
+    preprocessing = Preprocessing()
+    batch = torch.stack([eval_transform(preprocessing)(photo) for photo in imagenet_photos])
+    textbook = v2.Compose([v2.ToDtype(torch.float32, scale=True), v2.Normalize(preprocessing.mean, preprocessing.std)])
+    torch.testing.assert_close(normalize(batch, preprocessing), textbook(batch), rtol=0, atol=2e-6)
+
+
+def test_normalize_refuses_another_number_of_channels() -> None:
+    batch = torch.zeros(1, 3, 8, 8, dtype=torch.uint8)
+    with pytest.raises(ConfigError, match="pictures have 3 channels, the preprocessing has 1 means"):
+        normalize(batch, Preprocessing(mean=(0.5,), std=(0.5,)))

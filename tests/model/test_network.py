@@ -1,0 +1,117 @@
+"""Other windows, and who learns how fast."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+import torch.nn.functional as F
+from helpers import randomise, relative_error
+
+import effvit
+from effvit.errors import ConfigError
+from effvit.model.resizing import resize_bias_table
+
+TINY = "efficientvit_tiny"
+
+
+@torch.no_grad()
+def test_resized_to_the_same_windows_is_the_same_function() -> None:
+    model = randomise(effvit.create_model(TINY)).double().eval()
+    twin = model.resized(image_size=(200, 224))  # maps 13x14, 7x7, 4x4: the same windows
+    x = torch.randn(1, 3, 100, 224).double()
+    assert twin is not model and torch.equal(twin(x), model(x))
+
+
+@torch.no_grad()
+def test_resized_keeps_the_original_dtype_mode_and_frozen_parameters() -> None:
+    model = randomise(effvit.create_model(TINY)).double().eval()
+    model.stem.requires_grad_(False)
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    other = model.resized(image_size=448, window=8)
+    assert all(torch.equal(before[name], value) for name, value in model.state_dict().items())
+    assert model.config.windows() == (7, 7, 4) and other.config.windows() == (8, 8, 7)
+    assert not other.training and next(other.parameters()).dtype == torch.float64
+    assert [p.requires_grad for p in other.parameters()] == [p.requires_grad for p in model.parameters()]
+    assert other(torch.randn(1, 3, 448, 448).double()).shape == (1, 1000)
+
+
+@torch.no_grad()
+def test_tables_are_resized_as_pictures() -> None:
+    table = torch.randn(3, 16)
+    expected = F.interpolate(table.view(1, 3, 4, 4), size=(7, 7), mode="bicubic", align_corners=False)
+    torch.testing.assert_close(resize_bias_table(table, 49), expected.view(3, 49))
+    constant = torch.full((2, 9), 1.5, dtype=torch.float64)
+    torch.testing.assert_close(resize_bias_table(constant, 36), torch.full((2, 36), 1.5, dtype=torch.float64))
+    assert resize_bias_table(table.bfloat16(), 49).dtype == torch.bfloat16
+
+
+def test_a_table_is_a_square() -> None:
+    with pytest.raises(ConfigError, match="got 16 and 50"):
+        resize_bias_table(torch.zeros(1, 16), 50)
+
+
+def test_windows_and_image_size_at_build_time() -> None:
+    model = effvit.create_model(TINY, image_size=(96, 320), window=5)
+    assert [stage[-1].attention.body.window for stage in model.stages] == [5, 5, 5]
+    assert effvit.create_model(TINY, image_size=64).config.windows() == (4, 2, 1)
+
+
+def test_no_weight_decay_names_the_bias_tables() -> None:
+    model = effvit.create_model("efficientvit_m0")
+    names = model.no_weight_decay()
+    assert len(names) == 6 and all(name.endswith("attention_biases") for name in names)
+
+
+def test_parameter_groups_cover_everything_once() -> None:
+    model = effvit.create_model("efficientvit_m0", num_classes=10)
+    groups = model.parameter_groups(learning_rate=0.5, weight_decay=0.1, layer_decay=0.5)
+    grouped = [name for group in groups for name in group["names"]]
+    assert sorted(grouped) == sorted(name for name, _ in model.named_parameters())
+    parameters = dict(model.named_parameters())
+    for group in groups:
+        assert group["lr"] == 0.5 * group["lr_scale"]
+        for name, parameter in zip(group["names"], group["params"], strict=True):
+            assert parameter is parameters[name]
+            decayed = parameter.dim() > 1 and not name.endswith("attention_biases")
+            assert group["weight_decay"] == (0.1 if decayed else 0.0), name
+
+
+def test_layer_decay_by_depth() -> None:
+    model = effvit.create_model("efficientvit_m0")
+    groups = model.parameter_groups(learning_rate=1.0, weight_decay=0.0, layer_decay=0.5)
+    scale = {name: group["lr_scale"] for group in groups for name in group["names"]}
+    assert scale["head.linear.weight"] == 1
+    assert scale["stages.2.3.attention.body.attention_biases"] == 0.5  # the last of six blocks
+    assert scale["stages.2.1.attention.body.attention_biases"] == 0.5**3
+    assert scale["stages.2.0.merge.expand.conv.weight"] == 0.5**3  # with the block that follows
+    assert scale["stages.1.1.before.0.ffn.body.expand.conv.weight"] == 0.5**5
+    assert scale["stages.0.0.attention.body.attention_biases"] == 0.5**6
+    assert scale["stem.0.conv.weight"] == 0.5**7
+
+
+def test_one_rate_is_two_groups_and_frozen_parameters_are_left_out() -> None:
+    model = effvit.create_model(TINY)
+    model.stem.requires_grad_(False)
+    groups = model.parameter_groups(learning_rate=1.0, weight_decay=0.1)
+    assert len(groups) == 2
+    assert not any(name.startswith("stem") for group in groups for name in group["names"])
+
+
+@pytest.mark.parametrize("decay", [0, 1.5, -1])
+def test_bad_layer_decay(decay: float) -> None:
+    with pytest.raises(ConfigError, match=r"layer_decay must be in \(0, 1\], got"):
+        effvit.create_model(TINY).parameter_groups(learning_rate=1.0, weight_decay=0.0, layer_decay=decay)
+
+
+@torch.no_grad()
+def test_resizing_matters_little_to_a_smooth_table() -> None:
+    model = randomise(effvit.create_model(TINY)).double().eval()
+    for stage in model.stages:
+        for layer in stage.children():
+            if hasattr(layer, "attention"):
+                table = layer.attention.body.attention_biases
+                window = round(table.shape[1] ** 0.5)
+                offset = torch.linspace(0, 1, window).double()
+                table.copy_(-(offset[:, None] + offset).flatten().expand_as(table))
+    x = torch.randn(1, 3, 448, 448).double()
+    assert relative_error(model.resized(window=8)(x), model(x)) < 0.2

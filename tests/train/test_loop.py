@@ -1,0 +1,249 @@
+from __future__ import annotations
+
+import dataclasses
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+import timm
+import torch
+from torch import Tensor, nn
+
+import effvit
+from effvit.data.augmentation import Augmentation
+from effvit.data.datasets import FolderData, Sample
+from effvit.errors import ConfigError, DataError, RunError
+from effvit.train.config import TrainConfig
+from effvit.train.loop import fit
+from effvit.train.records import EpochRecord, StepReport, best_epoch
+from effvit.train.runs import RunFolder
+
+
+def network(config: TrainConfig, data: FolderData) -> nn.Module:
+    torch.manual_seed(config.seed)
+    return effvit.create_model(
+        config.model, num_classes=len(data.class_names), image_size=32, drop_path=config.drop_path
+    )
+
+
+def keep_nothing(folder: Path, model: nn.Module, record: EpochRecord) -> None:
+    """For networks that are not EfficientViT."""
+
+
+def same_weights(first: nn.Module, second: nn.Module) -> bool:
+    pairs = zip(first.state_dict().items(), second.state_dict().items(), strict=True)
+    return all(name == other and torch.equal(a, b) for (name, a), (other, b) in pairs)
+
+
+def interrupt_at(epoch: int, step: int) -> object:
+    def on_step(report: StepReport) -> None:
+        if (report.phase, report.epoch, report.step) == ("train", epoch, step):
+            raise KeyboardInterrupt
+
+    return on_step
+
+
+@pytest.fixture
+def uninterrupted(config: TrainConfig, data: FolderData, tmp_path: Path) -> tuple[nn.Module, list[EpochRecord]]:
+    model = network(config, data)
+    return model, fit(model, data, config, RunFolder.create(tmp_path / "whole", config, data))
+
+
+@pytest.mark.parametrize("interrupted_at", [(1, 2), (3, 1)])
+def test_resumed_run_ends_bit_for_bit_like_an_uninterrupted_one(
+    config: TrainConfig,
+    data: FolderData,
+    tmp_path: Path,
+    uninterrupted: tuple[nn.Module, list[EpochRecord]],
+    interrupted_at: tuple[int, int],
+) -> None:
+    run = RunFolder.create(tmp_path / "cut", config, data)
+    with pytest.raises(KeyboardInterrupt):
+        fit(network(config, data), data, config, run, on_step=interrupt_at(*interrupted_at))  # type: ignore[arg-type]
+    assert run.read_record()["status"] == "interrupted"
+    assert len(run.read_metrics()) == interrupted_at[0] - 1
+
+    # Another process: other initial weights, another state of the generator, workers.
+    opened = RunFolder.open(tmp_path / "cut")
+    torch.manual_seed(12345)
+    resumed = effvit.create_model(config.model, num_classes=3, image_size=32, drop_path=config.drop_path)
+    with_workers = dataclasses.replace(opened.read_config(), num_workers=1)
+    history = fit(resumed, opened.read_data(), with_workers, opened, resume=True)
+
+    whole, whole_history = uninterrupted
+    assert same_weights(whole, resumed)
+    timeless = [dataclasses.replace(r, seconds=0, pictures_per_second=0) for r in history]
+    assert timeless == [dataclasses.replace(r, seconds=0, pictures_per_second=0) for r in whole_history]
+    assert [entry["epoch"] for entry in opened.read_metrics()] == [1, 2, 3]
+    first, second = (effvit.load(tmp_path / name)[0] for name in ("whole", "cut"))
+    assert same_weights(first, second)
+
+
+def test_run_killed_between_its_files_can_go_on(
+    config: TrainConfig, data: FolderData, tmp_path: Path, uninterrupted: tuple[nn.Module, list[EpochRecord]]
+) -> None:
+    """The metrics of epoch 2 are written, its checkpoint is not: as after a power cut."""
+    run = RunFolder.create(tmp_path / "killed", config, data)
+    kept: dict[int, bytes] = {}
+
+    def on_epoch(record: EpochRecord) -> None:
+        kept[record.epoch] = run.checkpoint.read_bytes()
+        if record.epoch == 2:
+            raise SystemExit
+
+    with pytest.raises(SystemExit):
+        fit(network(config, data), data, config, run, on_epoch=on_epoch)
+    run.checkpoint.write_bytes(kept[1])
+    resumed = network(config, data)
+    fit(resumed, data, config, run, resume=True)
+    assert same_weights(resumed, uninterrupted[0])
+    assert [entry["epoch"] for entry in run.read_metrics()] == [1, 2, 3]
+
+
+def test_sixteen_pictures_are_learnt_by_heart(data: FolderData, tmp_path: Path) -> None:
+    few = dataclasses.replace(data, train=data.train[::3][:16], val=data.train[::3][:16])
+    still = Augmentation(crop_scale=(1, 1), crop_aspect=(1, 1), horizontal_flip=0, color_jitter=0)
+    config = TrainConfig(
+        model="efficientvit_tiny", epochs=40, batch_size=16, label_smoothing=0, learning_rate=5e-3,
+        augmentation=still, preprocessing=effvit.Preprocessing(image_size=(32, 32), crop_ratio=1.0),
+    )  # fmt: skip
+    history = fit(network(config, few), few, config, RunFolder.create(tmp_path / "run", config, few))
+    assert history[-1].train_loss < 0.1
+    assert best_epoch(history).val_top1 == 1.0
+
+
+def test_fewer_pictures_than_a_batch_are_all_trained_on(config: TrainConfig, data: FolderData, tmp_path: Path) -> None:
+    few = dataclasses.replace(data, train=(data.train[0], data.train[-1]))
+    short = dataclasses.replace(config, epochs=1, batch_size=64)
+    steps: list[StepReport] = []
+    run = RunFolder.create(tmp_path / "run", short, few)
+    fit(network(short, few), few, short, run, on_step=steps.append)
+    assert [(step.phase, step.step, step.num_steps) for step in steps] == [("train", 1, 1), ("val", 1, 1)]
+
+
+def test_a_single_picture_left_over_does_not_stop_the_training(
+    config: TrainConfig, data: FolderData, tmp_path: Path
+) -> None:
+    odd = dataclasses.replace(data, train=data.train[::8][:3])  # batches of two and one
+    short = dataclasses.replace(config, epochs=1, batch_size=2)
+    fit(network(short, odd), odd, short, RunFolder.create(tmp_path / "run", short, odd))
+
+
+@pytest.mark.parametrize("name", ["mobilenetv3_small_050", "resnet10t"])
+def test_other_peoples_networks_train_too(config: TrainConfig, data: FolderData, tmp_path: Path, name: str) -> None:
+    model = timm.create_model(name, num_classes=3)
+    before = [parameter.detach().clone() for parameter in model.parameters()]
+    short = dataclasses.replace(config, epochs=2, warmup_share=0)
+    run = RunFolder.create(tmp_path / "run", short, data)
+    fit(model, data, short, run, save_weights=keep_nothing)
+    changed = [not torch.equal(a, b) for a, b in zip(before, model.parameters(), strict=True)]
+    assert sum(changed) > 0.9 * len(changed)
+
+
+def test_other_peoples_networks_need_a_writer(config: TrainConfig, data: FolderData, tmp_path: Path) -> None:
+    short = dataclasses.replace(config, epochs=1)
+    with pytest.raises(ConfigError, match="weights of a MobileNetV3 need save_weights="):
+        fit(
+            timm.create_model("mobilenetv3_small_050", num_classes=3),
+            data,
+            short,
+            RunFolder.create(tmp_path / "run", short, data),
+        )
+
+
+def test_both_heads_of_a_distilled_network_are_trained(config: TrainConfig, data: FolderData, tmp_path: Path) -> None:
+    model = effvit.create_model("efficientvit_tiny", num_classes=3, image_size=32, distilled=True)
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    short = dataclasses.replace(config, epochs=1, warmup_share=0)
+    fit(model, data, short, RunFolder.create(tmp_path / "run", short, data))
+    heads = [name for name in before if "head" in name and name.endswith("linear.weight")]
+    assert len(heads) == 2
+    assert not any(torch.equal(before[name], model.state_dict()[name]) for name in heads)
+
+
+class Exploding(nn.Module):
+    """Gives nan in the given training step."""
+
+    def __init__(self, at: int) -> None:
+        super().__init__()
+        self.linear = nn.Linear(3, 3)
+        self.steps = 0
+        self.at = at
+
+    def forward(self, x: Tensor) -> Tensor:
+        logits: Tensor = self.linear(x.mean(dim=(2, 3)))
+        self.steps += self.training
+        return logits * (float("nan") if self.training and self.steps == self.at else 1.0)
+
+
+def test_loss_that_is_not_finite_names_the_step_and_keeps_the_last_epoch(
+    config: TrainConfig, data: FolderData, tmp_path: Path
+) -> None:
+    run = RunFolder.create(tmp_path / "run", config, data)
+    with pytest.raises(RunError, match="the loss is nan at epoch 2, step 3 of 3; the run folder holds epoch 1"):
+        fit(Exploding(at=6), data, config, run, save_weights=keep_nothing)
+    state = run.load_checkpoint()
+    assert len(state["history"]) == 1
+    assert all(value.isfinite().all() for value in state["model"].values())
+    assert run.read_record()["status"] == "failed"
+
+
+def test_corrupt_pictures_are_counted(config: TrainConfig, data: FolderData, tmp_path: Path) -> None:
+    (tmp_path / "bad.jpg").write_bytes(b"no picture")
+    bad = Sample(tmp_path / "bad.jpg", 0)
+    short = dataclasses.replace(config, epochs=1)
+    spoilt = dataclasses.replace(data, root=Path("/"), train=(*data.train, bad))
+    history = fit(network(short, data), spoilt, short, RunFolder.create(tmp_path / "run", short, spoilt))
+    assert history[0].num_unreadable == 1
+
+    worse = dataclasses.replace(spoilt, val=(*data.val, bad, bad))
+    run = RunFolder.create(tmp_path / "worse", short, worse)
+    with pytest.raises(DataError, match=r"at least 2 of 8 pictures cannot be read .*bad\.jpg"):
+        fit(network(short, data), worse, short, run)
+
+
+def test_resuming_with_other_settings_is_refused(config: TrainConfig, data: FolderData, tmp_path: Path) -> None:
+    run = RunFolder.create(tmp_path / "run", config, data)
+    with pytest.raises(KeyboardInterrupt):
+        fit(network(config, data), data, config, run, on_step=interrupt_at(1, 1))  # type: ignore[arg-type]
+    other = dataclasses.replace(config, epochs=9, seed=1)
+    with pytest.raises(ConfigError, match="keeps its configuration, but epochs was 3, is 9, seed was 0, is 1"):
+        fit(network(config, data), data, other, run, resume=True)
+
+
+def test_finished_run_is_left_as_it_is(
+    config: TrainConfig, data: FolderData, tmp_path: Path, uninterrupted: tuple[nn.Module, list[EpochRecord]]
+) -> None:
+    run = RunFolder.open(tmp_path / "whole")
+    steps: list[StepReport] = []
+    history = fit(network(config, data), data, config, run, resume=True, on_step=steps.append)
+    assert history == uninterrupted[1] and not steps
+
+
+def test_best_epochs_weights_are_kept_with_what_they_need(
+    config: TrainConfig, data: FolderData, tmp_path: Path, uninterrupted: tuple[nn.Module, list[EpochRecord]]
+) -> None:
+    model, info = effvit.load(tmp_path / "whole")
+    best = best_epoch(uninterrupted[1])
+    assert info.class_names == data.class_names
+    assert info.preprocessing == config.preprocessing
+    assert info.provenance["epoch"] == best.epoch
+    assert json.loads(json.dumps(info.provenance))["val_top1"] == best.val_top1
+    assert str(tmp_path) not in json.dumps(info.provenance)
+    assert not model.training
+
+
+def test_run_on_a_moved_data_folder(config: TrainConfig, data: FolderData, photos: Path, tmp_path: Path) -> None:
+    run = RunFolder.create(tmp_path / "run", config, data)
+    shutil.copytree(photos, tmp_path / "moved")
+    moved = run.read_data(tmp_path / "moved")
+    assert [s.path.relative_to(moved.root) for s in moved.val] == [s.path.relative_to(data.root) for s in data.val]
+    assert all(sample.path.is_file() for sample in (*moved.train, *moved.val))
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+def test_training_on_cuda(config: TrainConfig, data: FolderData, tmp_path: Path) -> None:
+    on_cuda = dataclasses.replace(config, device="cuda", num_workers=1)
+    history = fit(network(config, data), data, on_cuda, RunFolder.create(tmp_path / "run", on_cuda, data))
+    assert len(history) == config.epochs
