@@ -175,11 +175,11 @@ def synchronizer(device: torch.device | str) -> Callable[[], None] | None:
     device = torch.device(device)
     if device.type == "cpu":
         return None
-    accelerator = torch.get_device_module(device)
+    accelerator: Any = getattr(torch, device.type, None)
     if not hasattr(accelerator, "synchronize"):
-        raise ConfigError(f"cannot time on device {device}: torch offers no synchronisation for it")
+        raise ConfigError(f"cannot time on device {device}: torch cannot wait for it")
     if device.type == "mps":
-        return lambda: torch.mps.synchronize()
+        return lambda: torch.mps.synchronize()  # there is one, and it takes no device
     return lambda: accelerator.synchronize(device)
 
 

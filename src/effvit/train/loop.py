@@ -22,11 +22,11 @@ from torch import Tensor, nn
 from effvit.data.datasets import FolderData, Sample
 from effvit.data.loaders import PictureLoader, UnreadableCount, derive_seed
 from effvit.data.transforms import Transform, eval_transform, normalize, train_transform
+from effvit.device import find_device
 from effvit.errors import ConfigError, RunError
 from effvit.model.checkpoints import WeightsInfo, save
 from effvit.model.network import EfficientViT
 from effvit.train.config import TrainConfig
-from effvit.train.device import find_device
 from effvit.train.evaluate import evaluate, network_predictor
 from effvit.train.figures import write_curves
 from effvit.train.optimizer import learning_rate_at, make_optimizer

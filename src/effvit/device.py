@@ -8,11 +8,15 @@ from effvit.errors import ConfigError
 
 
 def find_device(name: str) -> torch.device:
-    """Turn `cpu`, `cuda`, `cuda:1` or `mps` into a device, and prove that it can be used.
+    """Turn `cpu`, `cuda`, `cuda:1`, `mps` or `auto` into a device, and prove that it can be used.
+
+    `auto` is the GPU if torch sees one, else the CPU.
 
     Raises:
         ConfigError: If there is no such device on this machine.
     """
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
     try:
         device = torch.device(name)
         torch.empty(1, device=device)

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from effvit.errors import ConfigError
-from effvit.train.device import find_device
+from effvit.device import find_device
 
 
 def test_cpu_is_always_there() -> None:
@@ -15,3 +15,7 @@ def test_cpu_is_always_there() -> None:
 def test_device_that_is_not_there_lists_those_that_are(name: str) -> None:
     with pytest.raises(ConfigError, match=f"device '{name}' cannot be used here; usable: cpu"):
         find_device(name)
+
+
+def test_auto_is_a_device_that_is_there() -> None:
+    assert find_device("auto").type == ("cuda" if torch.cuda.is_available() else "cpu")

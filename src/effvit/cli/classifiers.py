@@ -1,0 +1,65 @@
+"""What a verb's first argument may stand for: a run, a weights folder, an exported file."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from effvit.errors import RunError, WeightsError
+from effvit.preprocessing import Preprocessing
+from effvit.train.evaluate import Predict
+from effvit.train.runs import RunFolder
+
+
+@dataclass(frozen=True, kw_only=True)
+class Classifier:
+    """Something that classifies pictures, and what must be known to feed it."""
+
+    predict: Predict
+    """Prepared pictures to logits."""
+    class_names: tuple[str, ...]
+    """Name of each logit."""
+    preprocessing: Preprocessing
+    """What must happen to a picture first."""
+    device: str
+    """Where pictures are handed over."""
+
+
+def open_classifier(source: str, device: str) -> Classifier:
+    """Open a run folder, a weights folder, a Hub id or an ONNX file.
+
+    Raises:
+        WeightsError: If it cannot be read, or does not name its classes.
+        ConfigError: If the device is not there.
+    """
+    from effvit.device import find_device
+    from effvit.train.evaluate import network_predictor
+
+    if source.endswith(".onnx"):
+        from effvit.deploy.runtimes import OnnxModel
+
+        model = OnnxModel(source)
+        names, preprocessing = model.metadata.class_names, model.metadata.preprocessing
+        if names is None or preprocessing is None:
+            raise WeightsError(f"{source} does not name its classes: it was not exported by effvit from a run")
+        return Classifier(predict=model, class_names=names, preprocessing=preprocessing, device="cpu")
+    from effvit.model.factory import load
+
+    where = find_device(device)
+    network, info = load(source, device=where)
+    if info.class_names is None:
+        raise WeightsError(f"{source} does not name its classes")
+    return Classifier(
+        predict=network_predictor(network),
+        class_names=info.class_names,
+        preprocessing=info.preprocessing,
+        device=str(where),
+    )
+
+
+def run_of(source: str) -> RunFolder | None:
+    """The run folder that a path stands for; None if it is something else."""
+    try:
+        return RunFolder.open(Path(source))
+    except RunError:
+        return None

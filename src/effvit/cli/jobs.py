@@ -1,0 +1,111 @@
+"""Jobs that more than one verb does: start and continue a training, evaluate, with progress on the screen."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+
+from effvit.cli.classifiers import Classifier, open_classifier
+from effvit.cli.render import TrainingProgress, progress, say
+from effvit.data.datasets import FolderData, Sample, find_data
+from effvit.data.loaders import PictureLoader
+from effvit.data.transforms import eval_transform
+from effvit.device import find_device
+from effvit.files import make_output_folder
+from effvit.model.factory import create_model
+from effvit.model.network import EfficientViT
+from effvit.train.config import TrainConfig
+from effvit.train.evaluate import Evaluation, evaluate
+from effvit.train.loop import fit
+from effvit.train.report import write_evaluation
+from effvit.train.runs import RunFolder, next_run_path
+
+
+def start_training(
+    data: Path, config: TrainConfig, *, weights: str | None, output: Path | None, command: str
+) -> RunFolder:
+    """Train a new network into a new run folder.
+
+    Everything that can be wrong is looked at before the folder is made.
+    """
+    pictures = find_data(data, val_fraction=config.val_fraction, seed=config.seed)
+    torch.manual_seed(config.seed)  # the initial weights
+    network = _network(config, pictures, weights)
+    run = RunFolder.create(output or next_run_path("runs", config.model), config, pictures, command=command)
+    run.update_record(weights=weights)
+    num_params = sum(parameter.numel() for parameter in network.parameters())
+    say(
+        f"{config.model}: {num_params / 1e6:.2f} M parameters at {config.preprocessing.image_size[0]} x"
+        f" {config.preprocessing.image_size[1]} pixels on {config.device}; {len(pictures.train)} pictures to train on,"
+        f" {len(pictures.val)} held out, {len(pictures.class_names)} classes; run folder {run.path}"
+    )
+    if pictures.skipped:
+        first = pictures.skipped[0]
+        say(f"{len(pictures.skipped)} files left out, the first: {first.path} ({first.reason}); all in split.json")
+    _fit(network, pictures, config, run, resume=False)
+    return run
+
+
+def resume_training(path: Path, *, device: str, workers: int | None) -> RunFolder:
+    """Continue a run from its last finished epoch."""
+    run = RunFolder.open(path)
+    config = run.read_config()
+    config = replace(
+        config,
+        device=str(find_device(device)),
+        num_workers=config.num_workers if workers is None else workers,
+    )
+    pictures = run.read_data()
+    _fit(_network(config, pictures, None), pictures, config, run, resume=True)
+    return run
+
+
+def evaluate_run(run: RunFolder, *, device: str) -> Evaluation:
+    """Evaluate a run's best weights on its held-out pictures, into its eval/."""
+    evaluation = evaluate_samples(open_classifier(str(run.path), device), run.read_data().val, batch_size=64, workers=0)
+    write_results(run.path / "eval", evaluation)
+    return evaluation
+
+
+def evaluate_samples(classifier: Classifier, samples: Sequence[Sample], *, batch_size: int, workers: int) -> Evaluation:
+    """Evaluate a classifier on labelled pictures."""
+    transform = eval_transform(classifier.preprocessing)
+    loader = PictureLoader(samples, transform, batch_size=batch_size, num_workers=workers)
+    with progress("evaluate") as on_batch:
+        return evaluate(
+            classifier.predict,
+            loader,
+            class_names=classifier.class_names,
+            preprocessing=classifier.preprocessing,
+            device=classifier.device,
+            on_batch=on_batch,
+        )
+
+
+def write_results(folder: Path, evaluation: Evaluation) -> None:
+    """Write an evaluation, and say what could not be read."""
+    write_evaluation(make_output_folder(folder), evaluation)
+    for reason in evaluation.unreadable[:5]:
+        say(f"unreadable: {reason}")
+
+
+def _network(config: TrainConfig, data: FolderData, weights: str | None) -> EfficientViT:
+    return create_model(
+        config.model,
+        weights=weights,
+        num_classes=len(data.class_names),
+        image_size=config.preprocessing.image_size,
+        drop_path=config.drop_path,
+    )
+
+
+def _fit(network: EfficientViT, data: FolderData, config: TrainConfig, run: RunFolder, *, resume: bool) -> None:
+    try:
+        with TrainingProgress() as bar:
+            fit(network, data, config, run, on_step=bar.on_step, on_epoch=bar.on_epoch, resume=resume)
+    except KeyboardInterrupt:
+        say(f"the last finished epoch is kept; continue with: effvit train --resume {run.path}")
+        raise

@@ -1,0 +1,98 @@
+"""The command `effvit`: verbs, and what leaves with which exit code.
+
+0: done; 2: the user's input or this machine does not allow it, in one line; 130: interrupted. What
+was asked for goes to stdout, everything about the work to stderr. Torch is imported by the verbs
+that need it, after the arguments are parsed.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+from collections.abc import Sequence
+
+import typer
+from typer.exceptions import Abort, TyperException
+
+import effvit
+from effvit.cli import deployment, training
+from effvit.cli.options import Json
+from effvit.errors import EffvitError, first_line
+
+app = typer.Typer(
+    name="effvit",
+    help="EfficientViT-M (arXiv:2305.07027): train, evaluate, predict, export and measure. Not MIT's EfficientViT.",
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    add_completion=False,
+    no_args_is_help=True,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+@app.callback(invoke_without_command=True)
+def _root(
+    version: bool = typer.Option(False, "--version", help="Print the version and leave."),
+    debug: bool = typer.Option(False, "--debug", help="Show where an error comes from."),
+) -> None:
+    if version:
+        print(effvit.__version__)
+        raise typer.Exit
+    logging.getLogger("effvit").setLevel(logging.DEBUG if debug else logging.INFO)
+
+
+@app.command(epilog="\b\nExamples:\n  effvit models\n  effvit models --json")
+def models(as_json: Json = False) -> None:
+    """List the networks, with parameters, MACs and the paper's accuracy and speed."""
+    from effvit.cli.render import emit, models_table
+    from effvit.model.variants import PUBLISHED
+
+    emit([{"name": name, **vars(facts)} for name, facts in PUBLISHED.items()], models_table, as_json)
+
+
+training.register(app)
+deployment.register(app)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the command line and leave with its exit code."""
+    sys.exit(run(list(sys.argv[1:] if arguments is None else arguments)))
+
+
+def run(arguments: list[str]) -> int:
+    """Run the command line; returns the exit code."""
+    logging.basicConfig(format="%(message)s", stream=sys.stderr, level=logging.WARNING, force=True)
+    debug = "--debug" in arguments
+    try:
+        # Only verbs that raise typer.Exit return a number here.
+        code = app(arguments, standalone_mode=False)
+        return code if isinstance(code, int) else 0
+    except (KeyboardInterrupt, Abort):
+        return _fail("interrupted", 130)
+    except BrokenPipeError:
+        # Whoever read our output has left, as `head` does; nobody is there to be told.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except TyperException as error:
+        return _usage_error(error)
+    except (EffvitError, OSError) as error:
+        if debug:
+            raise
+        return _fail(f"error: {first_line(error)}", 2)
+
+
+def _usage_error(error: TyperException) -> int:
+    """Typer's own errors, in one line; no arguments at all ask for help."""
+    context = getattr(error, "ctx", None)
+    message = error.format_message()
+    if type(error).__name__ == "NoArgsIsHelpError":
+        print(message)
+        return 0
+    command = context.command_path if context is not None else "effvit"
+    return _fail(f"error: {' '.join(message.split())} See {command} --help", 2)
+
+
+def _fail(message: str, code: int) -> int:
+    print(message, file=sys.stderr)
+    return code

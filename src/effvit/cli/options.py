@@ -1,0 +1,62 @@
+"""Flags that mean the same in every verb, and how their texts become values."""
+
+from __future__ import annotations
+
+import re
+import shlex
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from effvit.errors import ConfigError
+
+Json = Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")]
+Seed = Annotated[int | None, typer.Option(help="Seed of everything random.", show_default="0")]
+Device = Annotated[
+    str, typer.Option(help="cpu, cuda, cuda:1, mps, or auto: the GPU if there is one, else the CPU.", metavar="NAME")
+]
+ImageSize = Annotated[str | None, typer.Option(help="Side in pixels, or HEIGHTxWIDTH.", metavar="SIZE")]
+BatchSize = Annotated[int, typer.Option(help="Pictures at once.")]
+Output = Annotated[Path | None, typer.Option(help="Where to write.", metavar="PATH")]
+Workers = Annotated[int, typer.Option(help="Processes that decode pictures.")]
+
+
+def parse_size(text: str | None) -> tuple[int, int] | None:
+    """`224` -> (224, 224), `224x320` -> (224, 320): height and width in pixels.
+
+    Raises:
+        ConfigError: If it is neither, or not positive.
+    """
+    if text is None:
+        return None
+    match = re.fullmatch(r"(\d+)(?:[x,](\d+))?", text.strip())
+    size = (int(match[1]), int(match[2] or match[1])) if match else (0, 0)
+    if min(size) < 1:
+        raise ConfigError(f"--image-size must be a side in pixels or HEIGHTxWIDTH, got {text!r}")
+    return size
+
+
+def parse_numbers(text: str, name: str) -> list[int]:
+    """`1,16` -> [1, 16], positive whole numbers.
+
+    Raises:
+        ConfigError: If it is anything else.
+    """
+    numbers = [int(part) if re.fullmatch(r"\s*\d+\s*", part) else 0 for part in text.split(",")]
+    if min(numbers) < 1:
+        raise ConfigError(f"{name} must be positive whole numbers with commas between them, got {text!r}")
+    return numbers
+
+
+def check_positive(**numbers: int | None) -> None:
+    """Raise a `ConfigError` naming the flag if a number is zero or negative."""
+    for name, number in numbers.items():
+        if number is not None and number < 1:
+            raise ConfigError(f"--{name.replace('_', '-')} must be at least 1, got {number}")
+
+
+def command_line() -> str:
+    """The command as typed, for the record of a run."""
+    return shlex.join(["effvit", *sys.argv[1:]])

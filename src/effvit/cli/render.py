@@ -1,0 +1,154 @@
+"""Results to the screen: tables for people on stdout, JSON for programs, progress on stderr."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.table import Table
+
+if TYPE_CHECKING:
+    from effvit.train.records import EpochRecord, StepReport
+
+T = TypeVar("T")
+
+
+def out() -> Console:
+    """Where results go. Wide when nobody watches: a table in a file must not be folded."""
+    console = Console(highlight=False)
+    return console if console.is_terminal else Console(highlight=False, width=160)
+
+
+def log() -> Console:
+    """Where everything about the work goes."""
+    return Console(stderr=True, highlight=False, soft_wrap=True)
+
+
+def say(text: str) -> None:
+    """One line about the work."""
+    log().print(escape(text))
+
+
+def emit(value: T, table: Callable[[T], Table | str], as_json: bool) -> None:
+    """Print a result, as JSON or as a table."""
+    if as_json:
+        print(json.dumps(value, indent=2, ensure_ascii=False))
+        return
+    rendered = table(value)
+    if isinstance(rendered, str):
+        print(rendered)
+    else:
+        out().print(rendered)
+
+
+def models_table(rows: Sequence[dict[str, Any]]) -> Table:
+    """The paper's networks and their published facts."""
+    table = _table("name", "params", "MACs at 224", "top-1 %", "top-5 %", "V100 img/s")
+    for row in rows:
+        table.add_row(
+            row["name"],
+            f"{row['num_params']:,}",
+            f"{row['num_macs'] / 1e6:.1f} M",
+            f"{row['top1']:.1f}",
+            f"{row['top5']:.1f}",
+            f"{row['v100_images_per_second']:,}",
+        )
+    table.caption = "accuracy and speed as published (ImageNet-1k; V100, fp16, batch 2048)"
+    return table
+
+
+def evaluation_table(summary: dict[str, Any]) -> Table:
+    """Scores over all, then the classes, the least recognised first."""
+    table = _table("class", "pictures", "recall %", "precision %", "F1 %")
+    hardest = sorted(summary["per_class"], key=lambda row: (row["f1"] is None, row["f1"] or 0))
+    shown = hardest[:10]
+    for row in shown:
+        percent = ("" if row[key] is None else f"{row[key]:.1%}".rstrip("%") for key in ("recall", "precision", "f1"))
+        table.add_row(escape(row["name"]), str(row["num_pictures"]), *percent)
+    table.title = scores(summary)
+    if len(hardest) > len(shown):
+        table.caption = f"the {len(shown)} hardest of {len(hardest)} classes; all are in summary.json"
+    return table
+
+
+def scores(summary: dict[str, Any]) -> str:
+    """Accuracy in one line."""
+    top5 = "" if summary["top5"] is None else f", top-5 {summary['top5']:.2%}"
+    unreadable = f", {summary['num_unreadable']} unreadable" if summary["num_unreadable"] else ""
+    return f"top-1 {summary['top1']:.2%}{top5} of {summary['num_pictures']} pictures{unreadable}"
+
+
+def predictions_table(rows: Sequence[dict[str, Any]]) -> Table:
+    """The most probable classes of each picture."""
+    table = _table("picture", "class", "probability %")
+    for row in rows:
+        if row["error"]:
+            table.add_row(escape(row["path"]), f"unreadable: {escape(row['error'])}", "")
+        for position, entry in enumerate(row["classes"]):
+            name = escape(row["path"]) if position == 0 else ""
+            table.add_row(name, escape(entry["name"]), f"{100 * entry['probability']:.1f}")
+    return table
+
+
+def _table(*columns: str) -> Table:
+    table = Table(title_justify="left", caption_justify="left")
+    for index, column in enumerate(columns):
+        table.add_column(column, justify="left" if index == 0 else "right", overflow="fold")
+    return table
+
+
+@contextmanager
+def progress(label: str) -> Iterator[Callable[[int, int], None]]:
+    """A bar with time left on stderr; gives the function (done, total) that moves it."""
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=log(), transient=True) as bar:
+        task = bar.add_task(label, total=None)
+        yield lambda done, total: bar.update(task, completed=done, total=total)
+
+
+class TrainingProgress:
+    """A bar over all epochs, and a line for each finished one."""
+
+    def __init__(self) -> None:
+        self._console = log()
+        self._bar = Progress(
+            TextColumn("epoch {task.fields[epoch]}"),
+            BarColumn(),
+            TextColumn("{task.percentage:>3.0f} %, loss {task.fields[loss]}, {task.fields[rate]} img/s,"),
+            TimeElapsedColumn(),
+            TextColumn("gone,"),
+            TimeRemainingColumn(),
+            TextColumn("left"),
+            console=self._console,
+            transient=True,
+        )
+        self._task = self._bar.add_task("", total=None, epoch="1", loss="...", rate="...")
+
+    def __enter__(self) -> TrainingProgress:
+        self._bar.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._bar.stop()
+
+    def on_step(self, step: StepReport) -> None:
+        """Move the bar."""
+        if step.phase == "train":
+            done = (step.epoch - 1) * step.num_steps + step.step
+            epoch = f"{step.epoch}/{step.num_epochs}"
+            loss = f"{step.loss:.3f}"
+            self._bar.update(self._task, completed=done, total=step.num_epochs * step.num_steps, epoch=epoch, loss=loss)
+
+    def on_epoch(self, record: EpochRecord) -> None:
+        """Print the epoch."""
+        self._bar.update(self._task, rate=f"{record.pictures_per_second:.0f}")
+        unreadable = f"  {record.num_unreadable} unreadable" if record.num_unreadable else ""
+        self._console.print(
+            f"epoch {record.epoch:3d}  top-1 {record.val_top1:6.2%}  val loss {record.val_loss:.3f}  train loss"
+            f" {record.train_loss:.3f}  {record.pictures_per_second:5.0f} img/s  {record.seconds:5.1f} s{unreadable}"
+        )

@@ -1,0 +1,199 @@
+"""Verbs around training: train, eval, predict."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from effvit.cli.options import (
+    BatchSize,
+    Device,
+    ImageSize,
+    Json,
+    Output,
+    Seed,
+    Workers,
+    check_positive,
+    command_line,
+    parse_size,
+)
+from effvit.errors import ConfigError, DataError
+
+if TYPE_CHECKING:
+    from effvit.train.config import TrainConfig
+    from effvit.train.runs import RunFolder
+
+
+def register(app: typer.Typer) -> None:
+    """Add these verbs to the command line."""
+    app.command(
+        "train",
+        epilog="\b\nExamples:\n  effvit train photos/ --model efficientvit_m0 --epochs 20\n"
+        "  effvit train --resume runs/efficientvit_m0-1",
+    )(train)
+    app.command(
+        "eval",
+        epilog="\b\nExamples:\n  effvit eval runs/efficientvit_m0-1\n  effvit eval runs/efficientvit_m0-1 photos/val",
+    )(evaluate)
+    app.command(
+        "predict",
+        epilog="\b\nExamples:\n  effvit predict runs/efficientvit_m0-1 some.jpg folder/ --top-k 5\n"
+        "  effvit predict model.onnx folder/ --json",
+    )(predict)
+
+
+def train(
+    data: Annotated[
+        Path | None, typer.Argument(help="Folder with train/CLASS/ and val/CLASS/, or with CLASS/.", metavar="DATA")
+    ] = None,
+    model: Annotated[str | None, typer.Option(help="Network, see `effvit models`.", show_default="m0")] = None,
+    weights: Annotated[
+        str | None, typer.Option(help="Start from: imagenet, a path, or a Hub id. Left out: random.")
+    ] = None,
+    epochs: Annotated[int | None, typer.Option(help="Passes over the pictures.", show_default="20")] = None,
+    image_size: ImageSize = None,
+    batch_size: Annotated[int | None, typer.Option(help="Pictures in a step.", show_default="64")] = None,
+    seed: Seed = None,
+    settings: Annotated[
+        list[str] | None, typer.Option("--set", help="Any other setting: field=value, augmentation.field=value.")
+    ] = None,
+    workers: Annotated[int | None, typer.Option(help="Processes that decode pictures.", show_default="0")] = None,
+    device: Device = "auto",
+    output: Output = None,
+    resume: Annotated[Path | None, typer.Option(help="Continue this run.", metavar="RUN")] = None,
+    as_json: Json = False,
+) -> None:
+    """Train a network on a folder of photos; leaves a run folder with weights, curves and mistakes."""
+    from effvit.cli.jobs import evaluate_run, resume_training, start_training
+    from effvit.cli.render import emit, say, scores
+    from effvit.train.config import TrainConfig, replace_fields
+
+    chosen = {"model": model, "epochs": epochs, "batch_size": batch_size, "seed": seed}
+    if resume is not None:
+        fixed = {"DATA": data, "--weights": weights, "--image-size": image_size, "--output": output, "--set": settings}
+        _refuse_with_resume({**fixed, **{f"--{key.replace('_', '-')}": value for key, value in chosen.items()}})
+        run = resume_training(resume, device=device, workers=workers)
+    elif data is None:
+        raise ConfigError("train needs DATA, a folder of photos, or --resume RUN")
+    else:
+        config = TrainConfig.from_dict({key: value for key, value in chosen.items() if value is not None})
+        config = _with_options(replace_fields(config, settings or []), image_size, workers, device)
+        run = start_training(data, config, weights=weights, output=output, command=command_line())
+    evaluation = evaluate_run(run, device=device)
+    say(f"everything is in {run.path}: best weights in weights/, curves.png, eval/confusion.png, eval/worst.png")
+    say(f"next: effvit predict {run.path} PICTURE, or effvit export {run.path} --format onnx")
+    emit({"run": str(run.path), **evaluation.summary()}, scores, as_json)
+
+
+def evaluate(
+    source: Annotated[str, typer.Argument(help="Run, weights folder, Hub id or .onnx file.", metavar="RUN")],
+    data: Annotated[
+        Path | None, typer.Argument(help="Folder of class folders; left out: the run's own held-out pictures.")
+    ] = None,
+    batch_size: BatchSize = 64,
+    workers: Workers = 0,
+    device: Device = "auto",
+    output: Output = None,
+    as_json: Json = False,
+) -> None:
+    """Evaluate on labelled pictures: accuracy, confusion matrix, the most wrong pictures."""
+    from effvit.cli.classifiers import open_classifier, run_of
+    from effvit.cli.jobs import evaluate_samples, write_results
+    from effvit.cli.render import emit, evaluation_table, say
+    from effvit.data.datasets import find_samples
+
+    check_positive(batch_size=batch_size)
+    run = run_of(source)
+    if data is None and run is None:
+        raise ConfigError(f"{source} is not a run folder, so it has no pictures of its own: give DATA")
+    classifier = open_classifier(source, device)
+    if data is None and run is not None:
+        samples = run.read_data().val
+    else:
+        assert data is not None
+        samples = find_samples(data, classifier.class_names).samples
+        if run is not None:
+            _say_if_seen_in_training(run, {sample.path for sample in samples})
+    evaluation = evaluate_samples(classifier, samples, batch_size=batch_size, workers=workers)
+    folder = output or (run.path / "eval" if run is not None else Path("eval"))
+    write_results(folder, evaluation)
+    say(f"summary.json, predictions.csv, confusion.png and worst.png are in {folder}")
+    emit(evaluation.summary(), evaluation_table, as_json)
+
+
+def predict(
+    source: Annotated[str, typer.Argument(help="Run, weights folder, Hub id or .onnx file.", metavar="RUN")],
+    pictures: Annotated[list[Path], typer.Argument(help="Pictures, and folders of them.")],
+    top_k: Annotated[int, typer.Option(help="Classes to name for each picture.")] = 5,
+    batch_size: BatchSize = 32,
+    workers: Workers = 0,
+    device: Device = "auto",
+    as_json: Json = False,
+) -> None:
+    """Name the most probable classes of pictures."""
+    from effvit.cli.classifiers import open_classifier
+    from effvit.cli.render import emit, predictions_table, progress
+    from effvit.data.pictures import list_pictures
+    from effvit.train.predict import predict_pictures
+
+    check_positive(top_k=top_k, batch_size=batch_size)
+    paths = list_pictures(pictures)
+    classifier = open_classifier(source, device)
+    with progress("predict") as on_batch:
+        predictions = predict_pictures(
+            classifier.predict,
+            paths,
+            preprocessing=classifier.preprocessing,
+            class_names=classifier.class_names,
+            top_k=top_k,
+            batch_size=batch_size,
+            num_workers=workers,
+            device=classifier.device,
+            on_batch=on_batch,
+        )
+    if all(prediction.error for prediction in predictions):
+        raise DataError(f"none of {len(predictions)} pictures could be read; the first: {predictions[0].error}")
+    rows = [
+        {
+            "path": str(prediction.path),
+            "classes": [{"name": name, "probability": probability} for name, probability in prediction.classes],
+            "error": prediction.error,
+        }
+        for prediction in predictions
+    ]
+    emit(rows, predictions_table, as_json)
+
+
+def _with_options(config: TrainConfig, image_size: str | None, workers: int | None, device: str) -> TrainConfig:
+    """The flags whose names or values differ from the fields they set."""
+    from dataclasses import replace
+
+    from effvit.device import find_device
+
+    preprocessing = config.preprocessing
+    size = parse_size(image_size)
+    return replace(
+        config,
+        preprocessing=preprocessing if size is None else replace(preprocessing, image_size=size),
+        num_workers=config.num_workers if workers is None else workers,
+        device=str(find_device(device)),
+    )
+
+
+def _refuse_with_resume(given: dict[str, Any]) -> None:
+    names = [name for name, value in given.items() if value not in (None, [])]
+    if names:
+        raise ConfigError(f"--resume continues a run as it was started; leave out {', '.join(names)}")
+
+
+def _say_if_seen_in_training(run: RunFolder, paths: set[Path]) -> None:
+    from effvit.cli.render import say
+
+    seen = {sample.path.resolve() for sample in run.read_data().train} & {path.resolve() for path in paths}
+    if seen:
+        say(
+            f"note: {len(seen)} of {len(paths)} pictures were trained on, so this accuracy is too good;"
+            " leave DATA out to evaluate on the run's held-out pictures"
+        )

@@ -1,0 +1,1 @@
+"""Weights to the fastest exact function: deploy form, export, verification, benchmark."""

@@ -1,0 +1,49 @@
+"""What an exported file says of itself survives the way through text."""
+
+from __future__ import annotations
+
+import pytest
+
+from effvit.deploy.metadata import FileMetadata
+from effvit.errors import WeightsError
+from effvit.model.variants import VARIANTS
+from effvit.preprocessing import Preprocessing
+
+FULL = FileMetadata(
+    variant="efficientvit_m0",
+    config=VARIANTS["efficientvit_m5"],
+    class_names=("apple", "Käse", '"quoted"', ""),
+    preprocessing=Preprocessing(image_size=(96, 128), interpolation="bilinear"),
+    provenance={"data": "photos"},
+    version="0.1.0",
+    verification={"max_abs_error": 1.5e-6, "passed": True},
+)
+
+
+@pytest.mark.parametrize("metadata", [FULL, FileMetadata(), FileMetadata(class_names=("one",))])
+def test_it_comes_back_as_it_was(metadata: FileMetadata) -> None:
+    properties = metadata.to_properties()
+    assert all(isinstance(value, str) for value in properties.values())
+    assert FileMetadata.from_properties(properties) == metadata
+
+
+def test_keys_of_other_tools_and_later_versions_are_passed_over() -> None:
+    properties = {**FULL.to_properties(), "author": "someone", "effvit.something_new": "{}", "variant": "other"}
+    assert FileMetadata.from_properties(properties) == FULL
+
+
+@pytest.mark.parametrize(
+    ("key", "text"),
+    [
+        ("class_names", "[1, 2"),
+        ("class_names", "7"),
+        ("preprocessing", '{"image_size": [0, 0]}'),
+        ("preprocessing", '{"unknown": 1}'),
+        ("preprocessing", "3"),
+        ("variant", "plain text"),
+        ("config", '{"name": "efficientvit_m0"}'),
+    ],
+)
+def test_damage_is_named(key: str, text: str) -> None:
+    with pytest.raises(WeightsError, match=f"damaged metadata, effvit.{key}: "):
+        FileMetadata.from_properties({f"effvit.{key}": text})
