@@ -8,10 +8,14 @@ from pathlib import Path
 import pytest
 import torch
 from hypothesis import settings
+from photos import unpack_photos
 
 # These machines are shared: how long an example takes decides nothing.
 settings.register_profile("effvit", deadline=None)
 settings.load_profile("effvit")
+
+# Two test processes share two cores: threads beyond one each only wait for each other.
+torch.set_num_threads(1)
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 
@@ -23,6 +27,12 @@ def data_dir() -> Path:
     if not folder.is_dir():
         pytest.skip(f"no test data: set EFFVIT_TEST_DATA to its folder (looked in {folder})")
     return folder
+
+
+@pytest.fixture(scope="session")
+def photos(data_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Three classes of ten real photos; read only."""
+    return unpack_photos(data_dir, tmp_path_factory.mktemp("photos"), num_classes=3, per_class=10)
 
 
 @pytest.fixture(autouse=True)

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
 import torch
+from PIL import Image
 from torch import nn
 
 
@@ -43,3 +48,15 @@ def randomise(model: nn.Module, seed: int = 0) -> nn.Module:
 def relative_error(actual: torch.Tensor, expected: torch.Tensor) -> float:
     """Largest difference over the largest expected magnitude."""
     return float((actual - expected).abs().max() / expected.abs().max())
+
+
+def write_photos(folder: Path, *, classes: Sequence[str], count: int, size: tuple[int, int] = (80, 60)) -> Path:
+    """Write class folders of small pictures, each class with a colour of its own; returns the folder."""
+    generator = np.random.default_rng(0)
+    for index, name in enumerate(classes):
+        (folder / name).mkdir(parents=True)
+        for number in range(count):
+            pixels = generator.integers(0, 90, (size[1], size[0], 3), dtype=np.uint8)
+            pixels[..., index % 3] += 120
+            Image.fromarray(pixels).save(folder / name / f"{number}.png")
+    return folder

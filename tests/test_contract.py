@@ -28,6 +28,7 @@ def network(name: str = TINY, **arguments: object) -> effvit.EfficientViT:
 @pytest.mark.parametrize("name", ALL)
 @pytest.mark.parametrize(("height", "width"), [(32, 32), (75, 131), (224, 160)])
 def test_any_size(name: str, height: int, width: int) -> None:
+    """Defect 2: the official code refuses any size but 224 x 224."""
     model = network(name, num_classes=7).eval()
     x = torch.randn(1, 3, height, width)
     with torch.no_grad():

@@ -3,8 +3,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from effvit.errors import ConfigError
 from effvit.device import find_device
+from effvit.errors import ConfigError
 
 
 def test_cpu_is_always_there() -> None:

@@ -1,31 +1,13 @@
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-import torch
-from photos import unpack_photos
 
 from effvit.data.augmentation import Augmentation
 from effvit.data.datasets import FolderData, find_data
 from effvit.preprocessing import Preprocessing
 from effvit.train.config import TrainConfig
-
-
-@pytest.fixture(autouse=True)
-def _one_thread() -> Iterator[None]:
-    """Networks this small are fastest so, above all where several tests share the cores."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
-@pytest.fixture(scope="session")
-def photos(data_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Three classes of ten photos; read only."""
-    return unpack_photos(data_dir, tmp_path_factory.mktemp("photos"), num_classes=3, per_class=10)
 
 
 @pytest.fixture(scope="session")

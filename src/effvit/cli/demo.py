@@ -9,6 +9,7 @@ from pathlib import Path
 from effvit.cli.deployment import export_to
 from effvit.cli.jobs import evaluate_run, start_training
 from effvit.cli.options import command_line
+from effvit.cli.overview import write_overview
 from effvit.cli.render import progress, say, scores
 from effvit.data.augmentation import Augmentation
 from effvit.data.digits import DIGIT_SIZE, write_digits
@@ -62,6 +63,7 @@ def run_demo(data: Path | None, *, output: Path, epochs: int | None, device: str
     _print_speeds(record)
     write_json(run.path / "benchmark.json", record.to_dict())
     save_plot(record, run.path / "benchmark.png")
+    write_overview(run.path)
 
     print(_summary(run.path, time.perf_counter() - started))
 
@@ -93,6 +95,7 @@ def _print_speeds(record: Record) -> None:
 
 def _summary(run: Path, seconds: float) -> str:
     places = {
+        "overview.png": "all pictures on one sheet",
         "eval/confusion.png": "which class is taken for which",
         "eval/worst.png": "the most wrong pictures",
         "eval/summary.json": "accuracy, also by class; predictions.csv beside it",

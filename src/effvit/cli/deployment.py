@@ -60,12 +60,14 @@ def export(
     from effvit.cli.render import emit
     from effvit.deploy.export import FORMATS
     from effvit.errors import ConfigError, unknown_name
+    from effvit.files import make_output_folder
 
     if file_format not in FORMATS:
         raise ConfigError(unknown_name("format", file_format, FORMATS))
     run = run_of(source)
     suffix = FORMATS[file_format].suffix
     path = output or (run.path / f"model{suffix}" if run is not None else Path(f"{Path(source).name}{suffix}"))
+    make_output_folder(path.parent)
     emit(_exported_values(export_to(source, path, file_format, weights, image_size)), _exported_text, as_json)
 
 

@@ -43,12 +43,16 @@ def _root(
 
 
 @app.command(epilog="\b\nExamples:\n  effvit models\n  effvit models --json")
-def models(as_json: Json = False) -> None:
+def models(
+    as_json: Json = False,
+    markdown: bool = typer.Option(False, "--markdown", help="Print a Markdown table, as in the README."),
+) -> None:
     """List the networks, with parameters, MACs and the paper's accuracy and speed."""
-    from effvit.cli.render import emit, models_table
+    from effvit.cli.render import emit, models_markdown, models_table
     from effvit.model.variants import PUBLISHED
 
-    emit([{"name": name, **vars(facts)} for name, facts in PUBLISHED.items()], models_table, as_json)
+    rows = [{"name": name, **vars(facts)} for name, facts in PUBLISHED.items()]
+    emit(rows, models_markdown if markdown else models_table, as_json)
 
 
 training.register(app)

@@ -62,6 +62,20 @@ def models_table(rows: Sequence[dict[str, Any]]) -> Table:
     return table
 
 
+def models_markdown(rows: Sequence[dict[str, Any]]) -> str:
+    """The same as Markdown: the table in the README is this."""
+    lines = [
+        "| network | parameters | MACs at 224 | top-1 % | top-5 % | V100 images/s |",
+        "| --- | ---: | ---: | ---: | ---: | ---: |",
+    ]
+    for row in rows:
+        lines.append(
+            f"| `{row['name']}` | {row['num_params']:,} | {row['num_macs'] / 1e6:.1f} M | {row['top1']:.1f} |"
+            f" {row['top5']:.1f} | {row['v100_images_per_second']:,} |"
+        )
+    return "\n".join(lines)
+
+
 def evaluation_table(summary: dict[str, Any]) -> Table:
     """Scores over all, then the classes, the least recognised first."""
     table = _table("class", "pictures", "recall %", "precision %", "F1 %")

@@ -92,11 +92,12 @@ def write_worst(path: Path, evaluation: Evaluation, *, num_pictures: int = 20) -
     mistakes = np.flatnonzero(evaluation.predicted != evaluation.targets)
     order = np.argsort(-evaluation.predicted_probabilities[mistakes], kind="stable")
     worst = mistakes[order][:num_pictures]
-    rows = max(-(-len(worst) // _SHEET_COLUMNS), 1)
-    figure = Figure(figsize=(2.6 * _SHEET_COLUMNS, 3.1 * rows + 0.5), layout="constrained")
+    columns = min(max(len(worst), 2), _SHEET_COLUMNS)  # two even for none: the heading needs the width
+    rows = max(-(-len(worst) // columns), 1)
+    figure = Figure(figsize=(2.6 * columns, 3.1 * rows + 0.5), layout="constrained")
     heading = f"The {len(worst)} surest of {len(mistakes)} mistakes among {evaluation.num_pictures} pictures"
     figure.suptitle(heading if len(worst) else f"No mistakes among {evaluation.num_pictures} pictures")
-    all_axes = figure.subplots(rows, _SHEET_COLUMNS, squeeze=False).ravel()
+    all_axes = figure.subplots(rows, columns, squeeze=False).ravel()
     for axes in all_axes:
         axes.set_axis_off()
     for axes, index in zip(all_axes, worst, strict=False):

@@ -1,0 +1,370 @@
+"""The command line as a person and as a program meets it: results, exit codes, one line for every mistake."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from helpers import write_photos
+
+import effvit
+from effvit.cli.main import run
+from effvit.model.checkpoints import save_foreign
+
+TINY = ["--model", "efficientvit_tiny", "--image-size", "32", "--batch-size", "8"]
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_photos(tmp_path_factory.mktemp("data") / "photos", classes=("gem", "leaf", "ocean", "stone"), count=8)
+
+
+@pytest.fixture(scope="module")
+def trained(photos: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A finished run of two epochs, exported."""
+    folder = tmp_path_factory.mktemp("runs") / "run"
+    assert run(["train", str(photos), *TINY, "--epochs", "2", "--output", str(folder)]) == 0
+    assert run(["export", str(folder), "--format", "onnx"]) == 0
+    return folder
+
+
+def one_line(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> str:
+    """Run what must fail: exit code 2, nothing on stdout, one line on stderr, which is returned."""
+    capsys.readouterr()
+    assert run(arguments) == 2
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert captured.err.startswith("error: ") and captured.err.count("\n") == 1, captured.err
+    return captured.err
+
+
+class TestResults:
+    def test_models(self, capsys: pytest.CaptureFixture[str]) -> None:
+        assert run(["models"]) == 0
+        assert "12,473,772" in capsys.readouterr().out
+        assert run(["models", "--json"]) == 0
+        rows = json.loads(capsys.readouterr().out)
+        assert [row["name"] for row in rows] == [f"efficientvit_m{size}" for size in range(6)]
+        assert rows[0]["num_macs"] == 79_193_600
+
+    def test_version_and_help(self, capsys: pytest.CaptureFixture[str]) -> None:
+        assert run(["--version"]) == 0
+        assert capsys.readouterr().out.strip() == effvit.__version__
+        assert run([]) == 0
+        assert "benchmark" in capsys.readouterr().out
+        for verb in ("models", "train", "eval", "predict", "export", "benchmark", "demo"):
+            assert run([verb, "--help"]) == 0
+            assert capsys.readouterr().out.count(f"effvit {verb}") >= 3, "usage and two examples"
+
+    def test_train_leaves_a_run_folder(self, trained: Path) -> None:
+        names = {path.name for path in trained.iterdir()}
+        assert names >= {"run.json", "split.json", "metrics.jsonl", "curves.png", "weights", "checkpoints", "eval"}
+        record = json.loads((trained / "run.json").read_text())
+        assert record["status"] == "finished" and record["config"]["epochs"] == 2
+        assert len((trained / "metrics.jsonl").read_text().splitlines()) == 2
+        _, info = effvit.load(trained)
+        assert info.class_names == ("gem", "leaf", "ocean", "stone")
+        assert info.preprocessing.image_size == (32, 32)
+
+    def test_train_json(self, photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        arguments = ["train", str(photos), *TINY, "--epochs", "1", "--output", str(tmp_path / "run"), "--json"]
+        capsys.readouterr()
+        assert run(arguments) == 0
+        result = json.loads(capsys.readouterr().out)
+        assert result["run"] == str(tmp_path / "run") and 0 <= result["top1"] <= 1
+
+    def test_set_reaches_any_field(self, photos: Path, tmp_path: Path) -> None:
+        settings = ["--set", "learning_rate=0.001", "--set", "augmentation.horizontal_flip=0"]
+        folder = tmp_path / "run"
+        assert run(["train", str(photos), *TINY, "--epochs", "1", "--output", str(folder), *settings]) == 0
+        config = json.loads((folder / "run.json").read_text())["config"]
+        assert config["learning_rate"] == 0.001 and config["augmentation"]["horizontal_flip"] == 0
+
+    def test_fine_tuning_starts_from_the_weights(self, photos: Path, trained: Path, tmp_path: Path) -> None:
+        folder = tmp_path / "run"
+        settings = ["--set", "learning_rate=1e-30", "--set", "min_learning_rate=0", "--set", "warmup_learning_rate=0"]
+        arguments = [*TINY, "--epochs", "1", "--weights", str(trained), "--output", str(folder), *settings]
+        assert run(["train", str(photos), *arguments]) == 0
+        before, after = effvit.load(trained)[0], effvit.load(folder)[0]
+        assert (before.head.linear.weight - after.head.linear.weight).abs().max() < 1e-6
+
+    @pytest.mark.parametrize("form", ["", "weights", "model.onnx"])
+    def test_eval_of_every_form_is_the_same(
+        self, form: str, trained: Path, photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        capsys.readouterr()
+        arguments = ["eval", str(trained / form), str(photos), "--output", str(tmp_path / "eval"), "--json"]
+        assert run(arguments) == 0
+        captured = capsys.readouterr()
+        summary = json.loads(captured.out)
+        assert summary["num_pictures"] == 32
+        assert {path.name for path in (tmp_path / "eval").iterdir()} == {
+            "summary.json",
+            "predictions.csv",
+            "confusion.png",
+            "worst.png",
+        }
+        assert ("were trained on" in captured.err) == (form == "")
+        reference = effvit_top1(trained, photos)
+        assert summary["top1"] == pytest.approx(reference)
+
+    def test_eval_of_a_run_uses_its_held_out_pictures(self, trained: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        capsys.readouterr()
+        assert run(["eval", str(trained), "--json"]) == 0
+        assert json.loads(capsys.readouterr().out)["num_pictures"] == 8
+        assert run(["eval", str(trained)]) == 0
+        assert "top-1" in capsys.readouterr().out
+
+    @pytest.mark.parametrize("form", ["", "model.onnx"])
+    def test_predict(self, form: str, trained: Path, photos: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        capsys.readouterr()
+        picture = photos / "gem" / "0.png"
+        assert run(["predict", str(trained / form), str(picture), str(photos / "leaf"), "--top-k", "2", "--json"]) == 0
+        rows = json.loads(capsys.readouterr().out)
+        assert len(rows) == 9 and rows[0]["path"] == str(picture)
+        for row in rows:
+            probabilities = [entry["probability"] for entry in row["classes"]]
+            assert len(probabilities) == 2 and probabilities == sorted(probabilities, reverse=True)
+        assert run(["predict", str(trained / form), str(picture)]) == 0
+        assert "gem" in capsys.readouterr().out
+
+    def test_predict_reports_a_corrupt_picture_and_goes_on(
+        self, trained: Path, photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        (tmp_path / "bad.jpg").write_bytes(b"no picture")
+        shutil.copy(photos / "gem" / "0.png", tmp_path / "good.png")
+        capsys.readouterr()
+        assert run(["predict", str(trained), str(tmp_path), "--json"]) == 0
+        bad, good = json.loads(capsys.readouterr().out)
+        assert bad["error"] and not bad["classes"]
+        assert good["error"] is None and good["classes"]
+
+    def test_export_says_how_it_was_verified(self, trained: Path, tmp_path: Path, capsys) -> None:
+        capsys.readouterr()
+        assert run(["export", str(trained), "--output", str(tmp_path / "net.onnx"), "--json"]) == 0
+        result = json.loads(capsys.readouterr().out)
+        assert result["verification"]["passed"] and result["verification"]["num_pictures"] == 8
+        assert result["class_names"] == ["gem", "leaf", "ocean", "stone"]
+        assert (tmp_path / "net.onnx").stat().st_size == result["num_bytes"]
+
+    def test_export_of_a_name_with_weights(self, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        path = save_foreign(tmp_path / "w.pth", effvit.create_model("efficientvit_tiny", num_classes=3), "official")
+        output = tmp_path / "named.onnx"
+        arguments = ["export", "efficientvit_tiny", "--weights", str(path), "--output", str(output)]
+        assert run([*arguments, "--image-size", "64"]) == 0
+        assert "named.onnx" in capsys.readouterr().out and output.is_file()
+
+    def test_benchmark(self, trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        capsys.readouterr()
+        arguments = ["benchmark", str(trained), "efficientvit_tiny", str(trained / "model.onnx"), "--batch", "1,2"]
+        arguments += ["--rounds", "2", "--seconds", "0.01", "--threads", "1", "--image-size", "32"]
+        assert run([*arguments, "--output", str(tmp_path / "speed"), "--json"]) == 0
+        record = json.loads(capsys.readouterr().out)
+        assert record["protocol"]["num_threads"] == 1
+        assert sum(row["is_control"] for row in record["rows"]) == 2 and len(record["rows"]) == 8
+        assert {path.name for path in (tmp_path / "speed").iterdir()} == {"record.json", "table.md", "plot.png"}
+        assert json.loads((tmp_path / "speed" / "record.json").read_text()) == record
+
+    @pytest.mark.parametrize("own", [False, True])
+    def test_demo(self, own: bool, photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        """The whole road, with one epoch."""
+        output = tmp_path / "demo"
+        assert run(["demo", *([str(photos)] if own else []), "--output", str(output), "--epochs", "1"]) == 0
+        folder = output / "runs" / "efficientvit_m0-1"
+        text = capsys.readouterr().out
+        for name in ("eval/confusion.png", "eval/worst.png", "curves.png", "model.onnx", "overview.png", "weights/"):
+            assert name in text and (folder / name).exists()
+        record = json.loads((folder / "benchmark.json").read_text())
+        assert {row["model"] for row in record["rows"]} >= {"timm/efficientvit_m0", "mobilenetv3_large_100"}
+
+
+def effvit_top1(trained: Path, photos: Path) -> float:
+    """Accuracy counted by hand, picture by picture."""
+    import torch
+
+    from effvit.data.datasets import find_samples
+    from effvit.data.pictures import read_picture
+    from effvit.data.transforms import eval_transform, normalize
+
+    network, info = effvit.load(trained)
+    right = 0
+    samples = find_samples(photos, info.class_names).samples
+    for sample in samples:
+        picture = eval_transform(info.preprocessing)(read_picture(sample.path))
+        with torch.no_grad():
+            right += int(network(normalize(picture[None], info.preprocessing)).argmax()) == sample.target
+    return right / len(samples)
+
+
+class TestMistakes:
+    @pytest.fixture
+    def bad(self, tmp_path: Path, photos: Path) -> Path:
+        (tmp_path / "empty").mkdir()
+        write_photos(tmp_path / "one-class", classes=("alone",), count=3)
+        write_photos(tmp_path / "hollow", classes=("full", "other"), count=3)
+        (tmp_path / "hollow" / "nothing").mkdir()
+        write_photos(tmp_path / "strangers", classes=("gem", "unicorn"), count=2)
+        (tmp_path / "file").write_text("a file")
+        (tmp_path / "noise.pth").write_bytes(b"noise")
+        (tmp_path / "bad.jpg").write_bytes(b"noise")
+        (tmp_path / "noise.onnx").write_bytes(b"noise")
+        save_foreign(tmp_path / "m1.pth", effvit.create_model("efficientvit_m1", num_classes=4), "official")
+        shutil.copytree(photos, tmp_path / "corrupt")
+        for number in range(4):
+            (tmp_path / "corrupt" / "gem" / f"{number}.png").write_bytes(b"noise")
+        return tmp_path
+
+    @pytest.mark.parametrize(
+        ("arguments", "message"),
+        [
+            ("train missing", "no such folder: missing"),
+            ("train empty", "no pictures in empty: it is empty"),
+            ("train one-class", "one-class has one class, 'alone'; training needs at least 2"),
+            ("train hollow", "class folders without pictures in hollow: nothing"),
+            ("train file", "not a folder: file"),
+            ("train", "train needs DATA, a folder of photos, or --resume RUN"),
+            ("train photos --model efficientvit_m9", "unknown model 'efficientvit_m9' (did you mean"),
+            ("train photos --model resnet50", "unknown model 'resnet50'; known: efficientvit_m0"),
+            ("train photos --epochs 0", "epochs must be at least 1, got 0"),
+            ("train photos --epochs -3", "epochs must be at least 1, got -3"),
+            ("train photos --epochs two", "Invalid value for '--epochs': 'two' is not a valid int"),
+            ("train photos --batch-size 0", "batch_size must be at least 2, got 0"),
+            ("train photos --image-size 0", "--image-size must be a side in pixels or HEIGHTxWIDTH, got '0'"),
+            ("train photos --image-size 16", "image_size must be a height and a width from 32 up, got (16, 16)"),
+            ("train photos --image-size big", "got 'big'"),
+            ("train photos --workers -1", "num_workers must be at least 0, got -1"),
+            ("train photos --seed -1", "seed must be at least 0, got -1"),
+            ("train photos --device tpu", "device 'tpu' cannot be used here; usable: cpu"),
+            ("train photos --set colour=3", "unknown field 'colour'"),
+            ("train photos --set learning_rate=fast", "learning_rate must be a number, got 'fast'"),
+            ("train photos --weights missing.pth", "no weights at missing.pth: no such file or folder"),
+            ("train photos --weights noise.pth", "noise.pth"),
+            ("train photos --weights m1.pth", "m1.pth does not fit efficientvit_m0: patch_embed.0.c.weight has shape"),
+            ("train photos --output file", "cannot use file as output folder: it is a file"),
+            ("train photos --output photos", "photos is not empty: give a new folder"),
+            ("train photos --output /proc/run", "cannot write to output folder /proc/run"),
+            ("train photos --resume run", "--resume continues a run as it was started; leave out DATA"),
+            ("train --resume run --epochs 3", "leave out --epochs"),
+            ("train --resume missing", "no such run folder: missing"),
+            ("train --resume photos", "photos is not a run folder: it has no run.json"),
+            ("train corrupt --model efficientvit_tiny --image-size 32 --epochs 1", "cannot be read"),
+            ("train photos --nonsense", "No such option: --nonsense"),
+            ("eval missing", "missing is not a run folder, so it has no pictures of its own: give DATA"),
+            ("eval missing photos", "no weights at missing: no such file or folder"),
+            ("eval run missing", "no such folder: missing"),
+            ("eval run empty", "no pictures in empty"),
+            ("eval run strangers", "the network does not know: unicorn"),
+            ("eval run photos --batch-size 0", "--batch-size must be at least 1, got 0"),
+            ("eval run photos --output file", "it is a file"),
+            ("eval noise.onnx photos", "noise.onnx"),
+            ("eval noise.pth photos", "noise.pth"),
+            ("eval m1.pth photos", "m1.pth does not say which network it is for"),
+            ("predict run", "Missing argument 'PICTURES...'"),
+            ("predict run missing.jpg", "missing.jpg"),
+            ("predict run empty", "no pictures"),
+            ("predict run bad.jpg", "none of 1 pictures could be read; the first:"),
+            ("predict run photos --top-k 0", "--top-k must be at least 1, got 0"),
+            ("predict missing photos", "no weights at missing"),
+            ("export missing", "no weights at missing"),
+            ("export efficientvit_m0", "efficientvit_m0 is a name without weights: add --weights imagenet"),
+            ("export run --format onyx", "unknown format 'onyx' (did you mean 'onnx'?)"),
+            ("export run --image-size -4", "--image-size must be a side in pixels"),
+            ("export run --output file/net.onnx", "cannot use file as output folder: it is a file"),
+            ("export run --output net.bin", "must end in .onnx, got 'net.bin'"),
+            ("export run --weights imagenet", "--weights goes with a name"),
+            ("benchmark", "Missing argument 'MODELS...'"),
+            ("benchmark efficientvit_x", "unknown model 'efficientvit_x'; nearest: "),
+            ("benchmark efficientvit_m0 --batch 0", "--batch must be positive whole numbers"),
+            ("benchmark efficientvit_m0 --batch 1,x", "got '1,x'"),
+            ("benchmark efficientvit_m0 --threads 0", "--threads must be at least 1, got 0"),
+            ("benchmark efficientvit_m0 --rounds -1", "--rounds must be at least 1, got -1"),
+            ("benchmark efficientvit_m0 --runtimes tensorrt", "unknown runtime 'tensorrt'; known: torch, onnxruntime"),
+            ("benchmark efficientvit_m0 --output file", "it is a file"),
+            ("benchmark missing.onnx", "no such file: missing.onnx"),
+            ("demo missing --output out", "no such folder: missing"),
+            ("demo --output file", "it is a file"),
+            ("demo --epochs 0", "--epochs must be at least 1, got 0"),
+            ("dmeo", "No such command 'dmeo'"),
+        ],
+    )
+    def test_one_line(
+        self, arguments: str, message: str, bad: Path, photos: Path, trained: Path, monkeypatch, capsys
+    ) -> None:
+        (bad / "photos").symlink_to(photos)
+        (bad / "run").symlink_to(trained)
+        before = snapshot(bad)
+        monkeypatch.chdir(bad)
+        line = one_line(arguments.split(), capsys)
+        assert message in line
+        left = snapshot(bad) - before
+        if "corrupt" not in arguments:  # that run was under way, and says so in its run.json
+            assert not {path for path in left if not path.startswith(("out", "eval"))}, left
+        assert not any("partial" in path for path in left)
+
+    def test_a_folder_that_cannot_be_written(self, photos: Path, tmp_path: Path, capsys) -> None:
+        folder = tmp_path / "locked"
+        folder.mkdir()
+        folder.chmod(0o555)
+        if os.access(folder, os.W_OK):
+            pytest.skip("this user may write everywhere; /proc/run above stands in")
+        assert "cannot write to output folder" in one_line(
+            ["train", str(photos), "--output", str(folder / "run")], capsys
+        )
+
+    def test_one_corrupt_picture_is_reported_and_counted(self, photos: Path, tmp_path: Path, capsys) -> None:
+        data = tmp_path / "data"
+        shutil.copytree(photos, data)
+        (data / "gem" / "0.png").write_bytes(b"noise")
+        assert run(["train", str(data), *TINY, "--epochs", "1", "--output", str(tmp_path / "run")]) == 0
+        assert "1 unreadable" in capsys.readouterr().err
+
+    def test_debug_shows_where(self) -> None:
+        with pytest.raises(effvit.EffvitError, match="no such folder: missing"):
+            run(["--debug", "train", "missing"])
+
+
+def snapshot(folder: Path) -> set[str]:
+    return {str(path.relative_to(folder)) for path in folder.rglob("*")}
+
+
+def start(arguments: list[str]) -> subprocess.Popen[str]:
+    command = [sys.executable, "-m", "effvit", *arguments]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGKILL])
+def test_an_interrupted_run_continues_to_the_same_weights(how: signal.Signals, photos: Path, tmp_path: Path) -> None:
+    arguments = ["train", str(photos), *TINY, "--epochs", "30", "--output"]
+    whole, cut = tmp_path / "whole", tmp_path / "cut"
+    process = start([*arguments, str(cut)])
+    deadline = time.monotonic() + 120
+    while not (cut / "metrics.jsonl").exists() and time.monotonic() < deadline:
+        time.sleep(0.01)
+    process.send_signal(how)
+    _, errors = process.communicate()
+    if how is signal.SIGINT:
+        assert process.returncode == 130, errors
+        assert f"continue with: effvit train --resume {cut}" in errors and "Traceback" not in errors
+    assert json.loads((cut / "run.json").read_text())["status"] != "finished"
+    assert run(["train", "--resume", str(cut)]) == 0
+    assert run([*arguments, str(whole)]) == 0
+    one, other = effvit.load(whole)[0].state_dict(), effvit.load(cut)[0].state_dict()
+    assert all((one[name] == other[name]).all() for name in one)
+
+
+def test_help_is_fast_because_torch_is_not_imported() -> None:
+    code = "import sys; from effvit.cli.main import run; run(['--help']); sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], stdout=subprocess.DEVNULL, check=False).returncode == 0
+
+
+def test_output_into_a_closed_pipe_is_no_error() -> None:
+    command = f"{sys.executable} -m effvit models | head -1; exit ${{PIPESTATUS[0]}}"
+    done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, check=False)
+    assert done.returncode == 0 and done.stderr == ""
