@@ -5,7 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from effvit.errors import RunError, WeightsError
+from effvit.errors import ConfigError, RunError, WeightsError
+from effvit.model.checkpoints import WeightsInfo
+from effvit.model.network import EfficientViT
 from effvit.preprocessing import Preprocessing
 from effvit.train.evaluate import Predict
 from effvit.train.runs import RunFolder
@@ -55,6 +57,25 @@ def open_classifier(source: str, device: str) -> Classifier:
         preprocessing=info.preprocessing,
         device=str(where),
     )
+
+
+def open_network(source: str, weights: str | None) -> tuple[EfficientViT, WeightsInfo]:
+    """Open a run folder, a weights folder or a Hub id, or a variant by name with weights from elsewhere.
+
+    Raises:
+        ConfigError: If a name comes without weights, or weights without a name.
+        WeightsError: If the weights cannot be had or do not fit.
+    """
+    from effvit.model.factory import create_model, find_weights, load
+    from effvit.model.variants import VARIANTS
+
+    if source not in VARIANTS:
+        if weights is not None:
+            raise ConfigError(f"--weights goes with a name of `effvit models`, and {source!r} is none")
+        return load(source)
+    if weights is None:
+        raise ConfigError(f"{source} is a name without weights: add --weights imagenet, a path or a Hub id")
+    return create_model(source, weights=weights).eval(), find_weights(weights, source).info
 
 
 def run_of(source: str) -> RunFolder | None:

@@ -6,12 +6,13 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
-from effvit.cli.deployment import export_to
-from effvit.cli.jobs import evaluate_run, start_training
+from effvit.cli.classifiers import open_network
+from effvit.cli.jobs import evaluate_run, export_network, start_training
 from effvit.cli.options import command_line
 from effvit.cli.overview import write_overview
-from effvit.cli.render import progress, say, scores
+from effvit.cli.render import exported_text, progress, say, scores
 from effvit.data.augmentation import Augmentation
+from effvit.data.datasets import find_data
 from effvit.data.digits import DIGIT_SIZE, write_digits
 from effvit.deploy.benchmark import CONTROL, Record
 from effvit.deploy.benchmark import benchmark as measure
@@ -37,6 +38,8 @@ _PHOTOS = TrainConfig(epochs=20, preprocessing=Preprocessing(image_size=(128, 12
 def run_demo(data: Path | None, *, output: Path, epochs: int | None, device: str) -> None:
     """Train, evaluate, export, verify and measure; see `effvit demo --help`."""
     started = time.perf_counter()
+    if data is not None:
+        find_data(data)  # what is wrong with it is said before anything is written
     make_output_folder(output)
     config = _PHOTOS if data else _DIGITS
     config = replace(config, device=str(find_device(device)), epochs=epochs or config.epochs)
@@ -55,8 +58,9 @@ def run_demo(data: Path | None, *, output: Path, epochs: int | None, device: str
     say(scores(evaluation.summary()))
 
     say("4/5 export the BatchNorm-folded network, and verify the file on every held-out picture")
-    exported = export_to(str(run.path), run.path / "model.onnx", "onnx", None, None)
-    say(f"{exported.path}: {exported.verification}")
+    network, info = open_network(str(run.path), None)
+    exported = export_network(network, info, run, run.path / "model.onnx", file_format="onnx")
+    say(exported_text(exported))
 
     say("5/5 measure its speed beside two peers, in turns, one thread")
     record = _measure(run.path, config.preprocessing.image_size)

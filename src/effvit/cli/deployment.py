@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated
 
 import typer
 
@@ -18,13 +17,6 @@ from effvit.cli.options import (
     parse_numbers,
     parse_size,
 )
-
-if TYPE_CHECKING:
-    from torch import Tensor
-
-    from effvit.data.datasets import Sample
-    from effvit.deploy.export import Exported
-    from effvit.preprocessing import Preprocessing
 
 
 def register(app: typer.Typer) -> None:
@@ -46,9 +38,7 @@ def register(app: typer.Typer) -> None:
 
 
 def export(
-    source: Annotated[
-        str, typer.Argument(help="Run, weights folder, Hub id, or a name with --weights.", metavar="RUN")
-    ],
+    source: Annotated[str, typer.Argument(help="Run, weights folder, Hub id; or a name and --weights.", metavar="RUN")],
     file_format: Annotated[str, typer.Option("--format", help="onnx.", metavar="NAME")] = "onnx",
     weights: Annotated[str | None, typer.Option(help="For a name: imagenet, a path, or a Hub id.")] = None,
     image_size: ImageSize = None,
@@ -56,52 +46,20 @@ def export(
     as_json: Json = False,
 ) -> None:
     """Write a network for a runtime, run the file there and compare, before anything is reported."""
-    from effvit.cli.classifiers import run_of
-    from effvit.cli.render import emit
+    from effvit.cli.classifiers import open_network, run_of
+    from effvit.cli.jobs import export_network
+    from effvit.cli.render import emit, exported_text
     from effvit.deploy.export import FORMATS
     from effvit.errors import ConfigError, unknown_name
-    from effvit.files import make_output_folder
 
     if file_format not in FORMATS:
         raise ConfigError(unknown_name("format", file_format, FORMATS))
     run = run_of(source)
     suffix = FORMATS[file_format].suffix
     path = output or (run.path / f"model{suffix}" if run is not None else Path(f"{Path(source).name}{suffix}"))
-    make_output_folder(path.parent)
-    emit(_exported_values(export_to(source, path, file_format, weights, image_size)), _exported_text, as_json)
-
-
-def export_to(source: str, path: Path, file_format: str, weights: str | None, image_size: str | None) -> Exported:
-    """Export, verified on the run's held-out pictures where there are some."""
-    from effvit.cli.classifiers import run_of
-    from effvit.cli.render import say
-    from effvit.deploy.export import export as export_network
-    from effvit.errors import ConfigError
-    from effvit.model.checkpoints import WeightsInfo
-    from effvit.model.factory import create_model, find_weights, load
-    from effvit.model.variants import VARIANTS
-
-    size = parse_size(image_size)
-    if source in VARIANTS:
-        if weights is None:
-            raise ConfigError(f"{source} is a name without weights: add --weights imagenet, a path or a Hub id")
-        network = create_model(source, weights=weights)
-        info = find_weights(weights, source).info
-    elif weights is not None:
-        raise ConfigError(f"--weights goes with a name of `effvit models`, and {source!r} is none")
-    else:
-        network, info = load(source)
-    run = run_of(source)
-    samples = [sample for sample in run.read_data().val if sample.path.is_file()] if run is not None else []
-    preprocessing = _resized(info.preprocessing, size)
-    say(f"writing {path} and comparing it with the network on " + (f"{len(samples)} pictures" if samples else "noise"))
-    return export_network(
-        network,
-        path,
-        info=WeightsInfo(class_names=info.class_names, preprocessing=preprocessing, provenance=info.provenance),
-        batches=_pictures(samples, preprocessing) if samples else None,
-        file_format=file_format,
-    )
+    network, info = open_network(source, weights)
+    result = export_network(network, info, run, path, file_format=file_format, image_size=parse_size(image_size))
+    emit(result, exported_text, as_json)
 
 
 def benchmark(
@@ -124,14 +82,15 @@ def benchmark(
     from effvit.files import make_output_folder, write_json, write_text
 
     check_positive(threads=threads, rounds=rounds)
+    batch_sizes, size, where = parse_numbers(batch, "--batch"), parse_size(image_size), find_device(device)
     folder = make_output_folder(output) if output is not None else None
     with progress("measure") as on_round:
         record = measure(
             models,
-            batch_sizes=parse_numbers(batch, "--batch"),
-            image_size=parse_size(image_size),
+            batch_sizes=batch_sizes,
+            image_size=size,
             num_threads=threads,
-            device=find_device(device),
+            device=where,
             runtimes=[name.strip() for name in runtimes.split(",")],
             rounds=rounds,
             min_round_seconds=seconds,
@@ -157,37 +116,3 @@ def demo(
 
     check_positive(epochs=epochs)
     run_demo(data, output=output, epochs=epochs, device=device)
-
-
-def _resized(preprocessing: Preprocessing, size: tuple[int, int] | None) -> Preprocessing:
-    from dataclasses import replace
-
-    return preprocessing if size is None else replace(preprocessing, image_size=size)
-
-
-def _pictures(samples: list[Sample], preprocessing: Preprocessing) -> Iterable[Tensor]:
-    """Prepared pictures, batch by batch."""
-    from effvit.data.loaders import PictureLoader
-    from effvit.data.transforms import eval_transform, normalize
-
-    for batch in PictureLoader(samples, eval_transform(preprocessing), batch_size=32).batches():
-        if len(batch.images):
-            yield normalize(batch.images, preprocessing)
-
-
-def _exported_values(exported: Exported) -> dict[str, Any]:
-    return {
-        "path": str(exported.path),
-        "num_bytes": exported.num_bytes,
-        "verification": exported.verification.to_dict(),
-        "class_names": exported.metadata.class_names,
-    }
-
-
-def _exported_text(values: dict[str, Any]) -> str:
-    checked = values["verification"]
-    return (
-        f"{values['path']}: {values['num_bytes'] / 2**20:.1f} MiB; run and compared on {checked['num_pictures']}"
-        f" pictures: same first class on {checked['top1_agreement']:.2%}, largest error"
-        f" {checked['max_rel_error']:.1e} of the largest logit (allowed {checked['tolerance']:.0e})"
-    )

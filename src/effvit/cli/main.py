@@ -70,7 +70,7 @@ def run(arguments: list[str]) -> int:
     debug = "--debug" in arguments
     try:
         # Only verbs that raise typer.Exit return a number here.
-        code = app(arguments, standalone_mode=False)
+        code = app(arguments, standalone_mode=False, prog_name="effvit")
         return code if isinstance(code, int) else 0
     except (KeyboardInterrupt, Abort):
         return _fail("interrupted", 130)

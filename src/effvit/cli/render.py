@@ -97,6 +97,16 @@ def scores(summary: dict[str, Any]) -> str:
     return f"top-1 {summary['top1']:.2%}{top5} of {summary['num_pictures']} pictures{unreadable}"
 
 
+def exported_text(values: dict[str, Any]) -> str:
+    """What was written, and the proof, in one line."""
+    checked = values["verification"]
+    return (
+        f"{values['path']}: {values['num_bytes'] / 2**20:.1f} MiB; run and compared with the network on"
+        f" {values['compared_on']}: same first class on {checked['top1_agreement']:.2%}, largest error"
+        f" {checked['max_rel_error']:.1e} of the largest logit (allowed {checked['tolerance']:.0e})"
+    )
+
+
 def predictions_table(rows: Sequence[dict[str, Any]]) -> Table:
     """The most probable classes of each picture."""
     table = _table("picture", "class", "probability %")
@@ -120,7 +130,8 @@ def _table(*columns: str) -> Table:
 def progress(label: str) -> Iterator[Callable[[int, int], None]]:
     """A bar with time left on stderr; gives the function (done, total) that moves it."""
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=log(), transient=True) as bar:
+    console = log()
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
         task = bar.add_task(label, total=None)
         yield lambda done, total: bar.update(task, completed=done, total=total)
 
@@ -140,6 +151,7 @@ class TrainingProgress:
             TextColumn("left"),
             console=self._console,
             transient=True,
+            disable=not self._console.is_terminal,
         )
         self._task = self._bar.add_task("", total=None, epoch="1", loss="...", rate="...")
 

@@ -103,11 +103,13 @@ def evaluate(
     from effvit.cli.jobs import evaluate_samples, write_results
     from effvit.cli.render import emit, evaluation_table, say
     from effvit.data.datasets import find_samples
+    from effvit.files import make_output_folder
 
     check_positive(batch_size=batch_size)
     run = run_of(source)
     if data is None and run is None:
         raise ConfigError(f"{source} is not a run folder, so it has no pictures of its own: give DATA")
+    folder = make_output_folder(output or (run.path / "eval" if run is not None else Path("eval")))
     classifier = open_classifier(source, device)
     if data is None and run is not None:
         samples = run.read_data().val
@@ -117,7 +119,6 @@ def evaluate(
         if run is not None:
             _say_if_seen_in_training(run, {sample.path for sample in samples})
     evaluation = evaluate_samples(classifier, samples, batch_size=batch_size, workers=workers)
-    folder = output or (run.path / "eval" if run is not None else Path("eval"))
     write_results(folder, evaluation)
     say(f"summary.json, predictions.csv, confusion.png and worst.png are in {folder}")
     emit(evaluation.summary(), evaluation_table, as_json)

@@ -130,7 +130,7 @@ def _named(source: str | Path | nn.Module, image_size: tuple[int, int] | None) -
 def _unknown(name: str) -> str:
     """Say that a name is unknown: timm's thousand names are too many to list."""
     timm_names = timm.list_models()
-    near = difflib.get_close_matches(name, [*VARIANTS, *timm_names], n=3)
+    near = difflib.get_close_matches(name, list(dict.fromkeys([*VARIANTS, *timm_names])), n=3)
     hint = f"nearest: {', '.join(near)}; " if near else ""
     return (
         f"unknown model {name!r}; {hint}known: {', '.join(VARIANTS)}, the {len(timm_names)} names of"
