@@ -17,7 +17,8 @@ STEPS = (
     {"data", "model"},
     {"train", "analysis", "deploy"},
     {"serve", "search", "detection"},
-    {"cli", "__main__"},
+    {"cli"},
+    {"__main__"},
 )
 
 

@@ -284,7 +284,10 @@ class TestMistakes:
             ("benchmark efficientvit_m0 --batch 1,x", "got '1,x'"),
             ("benchmark efficientvit_m0 --threads 0", "--threads must be at least 1, got 0"),
             ("benchmark efficientvit_m0 --rounds -1", "--rounds must be at least 1, got -1"),
-            ("benchmark efficientvit_m0 --runtimes tensorrt", "unknown runtime 'tensorrt'; known: torch, onnxruntime"),
+            (
+                "benchmark efficientvit_m0 --runtimes tensorrt",
+                "unknown runtime 'tensorrt'; known: torch, onnxruntime, openvino",
+            ),
             ("benchmark efficientvit_m0 --output file", "it is a file"),
             ("benchmark missing.onnx", "no such file: missing.onnx"),
             ("demo missing --output out", "no such folder: missing"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import onnx
@@ -10,7 +11,7 @@ import torch
 from onnx import TensorProto, helper
 
 from effvit.deploy.export import Exported
-from effvit.deploy.runtimes import OnnxModel
+from effvit.deploy.runtimes import OnnxModel, OpenVinoModel
 from effvit.errors import ConfigError, WeightsError
 
 
@@ -77,3 +78,29 @@ def test_what_is_no_such_file_is_refused(tmp_path: Path, capfd: pytest.CaptureFi
     with pytest.raises(WeightsError, match=r"damaged metadata, effvit\.class_names"):
         OnnxModel(damaged)
     assert capfd.readouterr() == ("", "")
+
+
+def test_openvino_gives_the_same_answer_in_float32(exported: tuple[Exported, str]) -> None:
+    pytest.importorskip("openvino")
+    path = exported[0].path
+    reference, model = OnnxModel(path), OpenVinoModel(path, num_threads=1)
+    for batch_size in (1, 3):
+        images = torch.randn(batch_size, 3, *exported[0].metadata.preprocessing.image_size)
+        expected = reference(images)
+        answer = model(images)
+        model(torch.zeros_like(images))  # must not change an answer that was given
+        # bfloat16 would be off by 1e-2
+        assert (answer - expected).abs().max() < 1e-4 * expected.abs().max()
+
+
+def test_openvino_refuses_what_is_no_model(tmp_path: Path) -> None:
+    pytest.importorskip("openvino")
+    (tmp_path / "text.onnx").write_text("no model")
+    with pytest.raises(WeightsError, match="text.onnx is not an ONNX model that OpenVINO can run"):
+        OpenVinoModel(tmp_path / "text.onnx")
+
+
+def test_a_runtime_that_is_not_installed_names_its_extra(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setitem(sys.modules, "openvino", None)
+    with pytest.raises(ConfigError, match=r"openvino is not installed; pip install 'effvit\[openvino\]'"):
+        OpenVinoModel(tmp_path / "any.onnx")

@@ -66,7 +66,7 @@ def benchmark(
     models: Annotated[list[str], typer.Argument(help="Ours, timm's (timm/NAME for a shared name), runs, .onnx files.")],
     batch: Annotated[str, typer.Option(help="Pictures per call, with commas.")] = "1,16",
     threads: Annotated[int | None, typer.Option(help="Threads within an operator.", show_default="torch's")] = None,
-    runtimes: Annotated[str, typer.Option(help="torch, onnxruntime, or both with a comma.")] = "torch",
+    runtimes: Annotated[str, typer.Option(help="torch, onnxruntime, openvino; several with commas.")] = "torch",
     rounds: Annotated[int, typer.Option(help="Samples of each model, taken in turns.")] = 20,
     seconds: Annotated[float, typer.Option(help="About how long one sample is.")] = 0.2,
     image_size: ImageSize = None,

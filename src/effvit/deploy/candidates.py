@@ -7,6 +7,7 @@ import difflib
 import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import timm
@@ -16,7 +17,7 @@ from torch import Tensor, nn
 
 from effvit.deploy.export import export
 from effvit.deploy.rewrite import rewrite
-from effvit.deploy.runtimes import OnnxModel
+from effvit.deploy.runtimes import OnnxModel, OpenVinoModel
 from effvit.errors import ConfigError, EffvitError, unknown_name
 from effvit.model.checkpoints import WeightsInfo
 from effvit.model.factory import create_model, load
@@ -40,7 +41,7 @@ class Candidate:
     form: str
     """What was done to it so that it runs at its best."""
     runtime: str
-    """What runs it: torch or onnxruntime."""
+    """What runs it, a key of `RUNTIMES`."""
     call: Callable[[Tensor], Tensor]
     """Pictures (B, C, H, W) to logits."""
     input_size: tuple[int, int, int]
@@ -176,12 +177,18 @@ def _in_torch(
     )
 
 
-def _in_onnxruntime(
-    label: str, model: nn.Module, size: tuple[int, int, int], device: torch.device, num_threads: int | None
+def _as_file(
+    runtime: str,
+    open_file: Callable[..., Callable[[Tensor], Tensor]],
+    label: str,
+    model: nn.Module,
+    size: tuple[int, int, int],
+    device: torch.device,
+    num_threads: int | None,
 ) -> Candidate:
-    """Export to a file that is gone once the session has read it."""
+    """Export to a file that is gone once the runtime has read it."""
     if device.type != "cpu":
-        raise ConfigError(f"onnxruntime runs on the CPU only here, got device {device}")
+        raise ConfigError(f"{runtime} runs on the CPU only here, got device {device}")
     form, best = ("rewritten", model) if isinstance(model, EfficientViT) else _best_form(model)
     info = WeightsInfo(preprocessing=Preprocessing(image_size=size[1:], mean=(0.5,) * size[0], std=(0.5,) * size[0]))
     with tempfile.TemporaryDirectory() as folder:
@@ -189,12 +196,12 @@ def _in_onnxruntime(
         try:
             export(best, path, info=info)
         except EffvitError as error:
-            raise type(error)(f"{label} in onnxruntime: {error}") from error
-        call = OnnxModel(path, num_threads=num_threads)
+            raise type(error)(f"{label} in {runtime}: {error}") from error
+        call = open_file(path, num_threads=num_threads)
     return Candidate(
         label=label,
         form=f"{form}, exported",
-        runtime="onnxruntime",
+        runtime=runtime,
         call=call,
         input_size=size,
         num_params=_num_params(model),
@@ -205,5 +212,9 @@ def _num_params(model: nn.Module) -> int:
     return sum(parameter.numel() for parameter in model.parameters())
 
 
-RUNTIMES = {"torch": _in_torch, "onnxruntime": _in_onnxruntime}
+RUNTIMES: dict[str, Callable[..., Candidate]] = {
+    "torch": _in_torch,
+    "onnxruntime": partial(_as_file, "onnxruntime", OnnxModel),
+    "openvino": partial(_as_file, "openvino", OpenVinoModel),
+}
 """Name of a runtime -> how a model is brought into it."""
