@@ -64,6 +64,11 @@ def resume_training(path: Path, *, device: str, workers: int | None) -> RunFolde
         num_workers=config.num_workers if workers is None else workers,
     )
     pictures = run.read_data()
+    done = len(run.read_metrics())
+    if done == config.epochs:
+        say(f"{run.path} is finished: all {done} epochs are done")
+    else:
+        say(f"continuing {run.path} after epoch {done} of {config.epochs}")
     _fit(_network(config, pictures, None), pictures, config, run, resume=True)
     return run
 

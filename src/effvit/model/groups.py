@@ -2,28 +2,33 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterable
+from typing import Any
+
+from torch import nn
 
 from effvit.errors import ConfigError
 from effvit.model.config import EfficientViTConfig
 
-if TYPE_CHECKING:
-    from effvit.model.network import EfficientViT
-
 
 def parameter_groups(
-    model: EfficientViT, *, learning_rate: float, weight_decay: float, layer_decay: float
+    parameters: Iterable[tuple[str, nn.Parameter]],
+    config: EfficientViTConfig,
+    *,
+    undecayed: set[str],
+    learning_rate: float,
+    weight_decay: float,
+    layer_decay: float,
 ) -> list[dict[str, Any]]:
-    """See `EfficientViT.parameter_groups`."""
+    """Group a network's named parameters; see `EfficientViT.parameter_groups`."""
     if not 0 < layer_decay <= 1:
         raise ConfigError(f"layer_decay must be in (0, 1], got {layer_decay}")
-    undecayed = model.no_weight_decay()
-    depth_of_head = depth_of("head", model.config)
+    depth_of_head = depth_of("head", config)
     groups: dict[tuple[float, bool], dict[str, Any]] = {}
-    for name, parameter in model.named_parameters():
+    for name, parameter in parameters:
         if not parameter.requires_grad:
             continue
-        scale = layer_decay ** (depth_of_head - depth_of(name, model.config))
+        scale = layer_decay ** (depth_of_head - depth_of(name, config))
         decayed = parameter.dim() > 1 and name not in undecayed
         new: dict[str, Any] = {
             "params": [],

@@ -245,7 +245,14 @@ class EfficientViT(nn.Module):
         Raises:
             ConfigError: If layer_decay is not in (0, 1].
         """
-        return parameter_groups(self, learning_rate=learning_rate, weight_decay=weight_decay, layer_decay=layer_decay)
+        return parameter_groups(
+            self.named_parameters(),
+            self.config,
+            undecayed=self.no_weight_decay(),
+            learning_rate=learning_rate,
+            weight_decay=weight_decay,
+            layer_decay=layer_decay,
+        )
 
     def group_matcher(self, coarse: bool = False) -> dict[str, Any]:
         """Regular expressions of the depth groups, for timm's optimiser factory."""
