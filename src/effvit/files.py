@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -71,3 +72,24 @@ def make_output_folder(path: Path | str) -> Path:
     except OSError as error:
         raise RunError(f"cannot write to output folder {path}: {error.strerror or error}") from error
     return path
+
+
+@contextmanager
+def output_folder(path: Path | str) -> Iterator[Path]:
+    """`make_output_folder` for work that may still fail: what was made and stayed empty is taken away again."""
+    path = Path(path)
+    made = [folder for folder in (path, *path.parents) if not folder.exists()]
+    folder = make_output_folder(path)
+    try:
+        yield folder
+    except BaseException:
+        with suppress(OSError):
+            for folder in made:
+                folder.rmdir()
+        raise
+
+
+def sha256(path: Path) -> str:
+    """SHA-256 of a file, in hexadecimal."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

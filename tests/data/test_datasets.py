@@ -115,7 +115,7 @@ def bad_folders(root: Path) -> dict[str, tuple[Path, str]]:
         "hollow": (root / "hollow", "class folders without pictures in .*hollow: bare, text"),
         "differ": (root / "differ", "different classes: only in train/: b; only in val/: c"),
         "single": (root / "single", "single picture cannot be split .*: b in"),
-        "no_val": (root / "no_val", "has train/ but no val/, .* or give .*train itself"),
+        "no_val": (root / "no_val", "has train/ with class folders but no val/, .* or give .*train itself"),
         "empty_val": (root / "empty_val", "no pictures in .*val: it is empty"),
     }
 

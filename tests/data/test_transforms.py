@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -65,6 +66,58 @@ def test_augmentation_follows_torchs_seed(imagenet_photos: list[Image.Image]) ->
 
     assert torch.equal(draw(1), draw(1))
     assert not torch.equal(draw(1), draw(2))
+
+
+def draws(augmentation: Augmentation, picture: Image.Image, number: int) -> np.ndarray:
+    """Training pictures of 64 x 64, (number, 64, 64, 3), with the values the picture has."""
+    transform = train_transform(Preprocessing(image_size=(64, 64), interpolation="nearest"), augmentation)
+    return torch.stack([transform(picture) for _ in range(number)]).permute(0, 2, 3, 1).double().numpy()
+
+
+def where_from() -> Image.Image:
+    """A picture whose red is the column and whose green is the row."""
+    row, column = np.mgrid[:256, :256].astype(np.uint8)
+    return Image.fromarray(np.stack([column, row, 0 * row], axis=-1))
+
+
+@pytest.mark.parametrize("probability", [0.0, 0.5, 1.0])
+def test_pictures_are_mirrored_as_often_as_asked(probability: float) -> None:
+    red = draws(replace(STILL, horizontal_flip=probability), where_from(), 64)[..., 0]
+    mirrored = red[:, 0, 0] > red[:, 0, -1]
+    assert mirrored.mean() == pytest.approx(probability, abs=0.2 if probability == 0.5 else 0)
+    straight = np.where(mirrored[:, None, None], red[..., ::-1], red)
+    assert (straight == straight[0, 0]).all()
+
+
+def test_crops_are_of_the_size_and_shape_asked_for() -> None:
+    crops = draws(replace(STILL, crop_scale=(0.1, 0.4), crop_aspect=(0.5, 2.0)), where_from(), 100)
+    # Nearest neighbours of 64 pixels: first and last are 63 / 64 of the crop apart.
+    width, height = (np.ptp(crops[..., channel], axis=(1, 2)) * 64 / 63 / 256 for channel in (0, 1))
+    share, stretch = width * height, width / height
+    assert 0.09 < share.min() < 0.15 and 0.35 < share.max() < 0.41
+    assert 0.48 < stretch.min() < 0.6 and 1.6 < stretch.max() < 2.1
+
+
+@pytest.mark.parametrize("jitter", [0.0, 0.3])
+@pytest.mark.parametrize("what", ["brightness", "contrast", "saturation"])
+def test_colours_change_as_much_as_asked(what: str, jitter: float) -> None:
+    """Two halves; each quantity below is changed by one kind of jitter and left alone by the other two."""
+    pixels = np.empty((64, 64, 3), np.uint8)
+    pixels[:, :32], pixels[:, 32:] = (60, 20, 20), (130, 90, 90)
+
+    def measured(picture: np.ndarray) -> np.ndarray:
+        left, right = picture[..., 0, 0, :], picture[..., 0, -1, :]
+        dark, light = (side @ (0.299, 0.587, 0.114) for side in (left, right))
+        mean, contrast = (dark + light) / 2, light - dark
+        colour = left[..., 0] - left[..., 1]
+        return {"brightness": mean, "contrast": contrast / mean, "saturation": colour / contrast}[what]
+
+    drawn = draws(replace(STILL, color_jitter=jitter), Image.fromarray(pixels), 100)
+    factors = measured(drawn) / measured(pixels.astype(float))
+    if jitter == 0:
+        assert (factors == 1).all()
+    else:  # values are whole numbers, so give and take a little
+        assert 0.65 < factors.min() < 0.8 and 1.2 < factors.max() < 1.35
 
 
 def test_crop_aspect_is_relative_to_the_input(imagenet_photos: list[Image.Image]) -> None:

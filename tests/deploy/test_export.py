@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -12,9 +13,11 @@ from torch import Tensor, nn
 
 import effvit
 from effvit.deploy.export import FORMATS, Exported, FileFormat, export
+from effvit.deploy.metadata import FileMetadata
+from effvit.deploy.rewrite import rewrite
 from effvit.deploy.runtimes import OnnxModel
 from effvit.deploy.verify import verify
-from effvit.errors import ConfigError, ExportError, RunError
+from effvit.errors import ConfigError, ExportError, RunError, WeightsError
 from effvit.model.checkpoints import WeightsInfo
 from effvit.model.factory import create_model
 from effvit.model.network import EfficientViT
@@ -113,6 +116,44 @@ def test_a_batch_frozen_into_the_file_is_seen(tiny: nn.Module, tmp_path: Path, m
     fake(monkeypatch, lambda model, images: model(torch.zeros(2, 3, 64, 64)))
     with pytest.raises(ExportError, match=r"differ in shape: expected \(1, 3\), got \(2, 3\)"):
         export(tiny, tmp_path / "a.fake", image_size=64, file_format="fake", batches=[torch.zeros(2, 3, 64, 64)])
+
+
+def test_a_faithful_file_of_a_wrong_deploy_form_is_refused(
+    tiny: nn.Module, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The measure is the network that was trained: a fault of the rewriting must not measure itself."""
+
+    def wrong(model: nn.Module) -> nn.Module:
+        deployed = rewrite(model)
+        deployed.head.bias.add_(0.01)  # type: ignore[union-attr, operator]
+        return deployed
+
+    fake(monkeypatch, lambda model, images: model(images))
+    monkeypatch.setattr("effvit.deploy.export.rewrite", wrong)
+    with pytest.raises(ExportError, match="does not compute what the network does: largest error 0.01"):
+        export(tiny, tmp_path / "a.fake", image_size=64, file_format="fake")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_file_damaged_by_its_own_description_is_refused(
+    tiny: nn.Module, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The last thing written is the metadata; what was verified before is not what is reported after."""
+    fake(monkeypatch, lambda model, images: model(images))
+    row = FORMATS["fake"]
+
+    def describe(path: Path, metadata: FileMetadata) -> None:
+        path.write_bytes(b"damaged")
+
+    def open_undamaged(path: Path) -> Callable[[Tensor], Tensor]:
+        if path.read_bytes() == b"damaged":
+            raise WeightsError("the runtime cannot read it")
+        return row.open(path)
+
+    monkeypatch.setitem(FORMATS, "fake", replace(row, describe=describe, open=open_undamaged))
+    with pytest.raises(WeightsError, match="the runtime cannot read it"):
+        export(tiny, tmp_path / "a.fake", image_size=64, file_format="fake")
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])

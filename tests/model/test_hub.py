@@ -21,16 +21,23 @@ from effvit.model.factory import find_weights
 from effvit.model.hub import by_hand, fetch, imagenet_repository, is_repository
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
+LATER = "89abcdef0123456789abcdef0123456789abcdef"
 M0 = "efficientvit_m0"
 
 
 class Hub:
-    """Repositories of files over HTTP, with the headers the client reads."""
+    """Repositories of files over HTTP, with the headers the client reads.
+
+    `owner/name` holds the files of `COMMIT`, which is main until `main` says otherwise, and
+    `owner/name@v2` those of `LATER`, the branch v2.
+    """
 
     def __init__(self) -> None:
         self.repositories: dict[str, dict[str, bytes]] = {}
         self.requests: list[str] = []
         self.corrupt = False
+        self.main = COMMIT
+        self.moves_during_download = False
         hub = self
 
         class Handler(BaseHTTPRequestHandler):
@@ -43,18 +50,23 @@ class Hub:
             def answer(self, *, body: bool) -> None:
                 hub.requests.append(f"{self.command} {self.path}")
                 owner, name, *rest = self.path.split("?")[0].strip("/").split("/")
-                files = hub.repositories.get(f"{owner}/{name}")
-                content = None if files is None or rest[0] != "resolve" else files.get("/".join(rest[2:]))
-                if content is None:
-                    code = "RepoNotFound" if files is None else "EntryNotFound"
+                assert rest[0] == "resolve"
+                commit = {"main": hub.main, "v2": LATER}.get(rest[1], rest[1])
+                files = hub.repositories.get(f"{owner}/{name}{'@v2' if commit == LATER else ''}")
+                content = None if files is None else files.get("/".join(rest[2:]))
+                if content is None or commit not in (COMMIT, LATER):
+                    known = f"{owner}/{name}" in hub.repositories
+                    code = "RepoNotFound" if not known else "RevisionNotFound" if files is None else "EntryNotFound"
                     self.send_response(404)
                     self.send_header("X-Error-Code", code)
-                    self.send_header("X-Repo-Commit", COMMIT)
+                    self.send_header("X-Repo-Commit", commit)
                     self.send_header("Content-Length", "0")
                     self.end_headers()
                     return
+                if body and hub.moves_during_download:
+                    hub.main = LATER
                 self.send_response(200)
-                self.send_header("X-Repo-Commit", COMMIT)
+                self.send_header("X-Repo-Commit", commit)
                 self.send_header("ETag", f'"{hashlib.sha256(content).hexdigest()}"')
                 self.send_header("Content-Length", str(len(content)))
                 self.end_headers()
@@ -131,6 +143,52 @@ def test_our_folder_on_the_hub(hub: Hub, tmp_path: Path) -> None:
         twin, info = effvit.load(name)
         assert info.class_names == ("cat", "dog") and info.provenance["repository"] == "someone/pets"
         assert torch.equal(twin.head.linear.weight, model.head.linear.weight)
+
+
+@pytest.fixture
+def two_versions(hub: Hub, tmp_path: Path) -> dict[str, effvit.EfficientViT]:
+    """The networks of someone/pets, by commit; each version has class names of its own."""
+    models = {}
+    for commit, repository, names in (
+        (COMMIT, "someone/pets", ("cat", "dog")),
+        (LATER, "someone/pets@v2", ("cow", "hen")),
+    ):
+        models[commit] = randomise(effvit.create_model("efficientvit_tiny", num_classes=2), seed=int(commit[:2], 16))
+        folder = effvit.save(tmp_path / commit, models[commit], effvit.WeightsInfo(class_names=names))
+        hub.repositories[repository] = {path.name: path.read_bytes() for path in folder.iterdir()}
+    return models
+
+
+@pytest.mark.parametrize(
+    ("name", "commit", "class_names"),
+    [
+        ("someone/pets", COMMIT, ("cat", "dog")),
+        ("someone/pets@v2", LATER, ("cow", "hen")),
+        (f"hf-hub:someone/pets@{LATER}", LATER, ("cow", "hen")),
+        (f"someone/pets@{COMMIT}", COMMIT, ("cat", "dog")),
+    ],
+)
+def test_the_revision_asked_for_is_the_one_given(
+    two_versions: dict[str, effvit.EfficientViT], name: str, commit: str, class_names: tuple[str, ...]
+) -> None:
+    model, info = effvit.load(name)
+    assert info.provenance["revision"] == commit and info.class_names == class_names
+    assert torch.equal(model.head.linear.weight, two_versions[commit].head.linear.weight)
+
+
+def test_a_branch_that_moves_meanwhile_does_not_mix_two_versions(
+    hub: Hub, two_versions: dict[str, effvit.EfficientViT]
+) -> None:
+    hub.moves_during_download = True
+    model, info = effvit.load("someone/pets")
+    assert hub.main == LATER
+    assert info.provenance["revision"] == COMMIT and info.class_names == ("cat", "dog")
+    assert torch.equal(model.head.linear.weight, two_versions[COMMIT].head.linear.weight)
+
+
+def test_a_revision_that_is_not_there(two_versions: dict[str, effvit.EfficientViT]) -> None:
+    with pytest.raises(WeightsError, match=r"cannot fetch someone/pets from the Hugging Face Hub \(.*[Rr]evision"):
+        effvit.load("someone/pets@v3")
 
 
 def test_no_network_says_what_to_do(hub: Hub, published: effvit.EfficientViT) -> None:

@@ -1,17 +1,53 @@
-"""Other windows, and who learns how fast."""
+"""How a network starts, other windows, and who learns how fast."""
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
+import timm
 import torch
 import torch.nn.functional as F
 from helpers import randomise, relative_error
 
 import effvit
 from effvit.errors import ConfigError
+from effvit.model.checkpoints import foreign_state_dict
+from effvit.model.config import Norm
+from effvit.model.network import Block
 from effvit.model.resizing import resize_bias_table
 
 TINY = "efficientvit_tiny"
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("training", [True, False])
+@pytest.mark.parametrize("norm", ["batch", "layer"])
+def test_a_new_block_is_the_identity(norm: Norm, training: bool) -> None:
+    model = effvit.create_model(replace(effvit.create_model(TINY).config, norm=norm)).train(training)
+    blocks = [module for module in model.modules() if isinstance(module, Block)]
+    assert len(blocks) == 4
+    for block, stage in zip(blocks, (0, 1, 2, 2), strict=True):
+        x = torch.randn(2, model.config.stages[stage].width, 10, 9)
+        assert torch.equal(block(x), x)
+
+
+def test_norms_start_as_in_timms_network() -> None:
+    """Zero at the end of a block's branches, one elsewhere, beside the merging too."""
+    ours = foreign_state_dict(effvit.create_model("efficientvit_m0"), "timm")
+    theirs = timm.create_model("efficientvit_m0").state_dict()
+    weights = {name: value for name, value in theirs.items() if name.endswith("bn.weight")}
+    assert {value.unique().item() for value in weights.values()} == {0.0, 1.0}
+    assert [name for name, value in weights.items() if not torch.equal(ours[name], value)] == []
+
+
+def test_heads_start_small_and_normal_with_bias_zero() -> None:
+    model = effvit.create_model(TINY, num_classes=1000, distilled=True)
+    for head in (model.head, model.head_distilled):
+        weight = head.linear.weight
+        assert weight.std().item() == pytest.approx(0.02, rel=0.03) and abs(weight.mean().item()) < 5e-4
+        assert (weight.abs() < 0.02).float().mean().item() == pytest.approx(0.683, abs=0.02)  # a uniform one: 0.58
+        assert not head.linear.bias.any()
 
 
 @torch.no_grad()

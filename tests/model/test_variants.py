@@ -83,5 +83,5 @@ def test_bad_layout() -> None:
 
 
 def test_unequal_lists() -> None:
-    with pytest.raises(ConfigError, match="must be equally long"):
+    with pytest.raises(ConfigError, match="must be equally long and not empty"):
         family_config("x", widths=(8, 16), depths=(1,), num_heads=(1, 1), query_kernels=(3,))

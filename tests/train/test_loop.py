@@ -13,7 +13,10 @@ from torch import Tensor, nn
 import effvit
 from effvit.data.augmentation import Augmentation
 from effvit.data.datasets import FolderData, Sample
+from effvit.data.pictures import read_picture
+from effvit.data.transforms import eval_transform, normalize
 from effvit.errors import ConfigError, DataError, RunError
+from effvit.model.layers import Residual
 from effvit.train.config import TrainConfig
 from effvit.train.loop import fit
 from effvit.train.records import EpochRecord, StepReport, best_epoch
@@ -160,6 +163,89 @@ def test_both_heads_of_a_distilled_network_are_trained(config: TrainConfig, data
     heads = [name for name in before if "head" in name and name.endswith("linear.weight")]
     assert len(heads) == 2
     assert not any(torch.equal(before[name], model.state_dict()[name]) for name in heads)
+
+
+class Watched(nn.Module):
+    """The least network there is; keeps what it was shown and which of 64 branches it dropped."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear = nn.Linear(3, 3)
+        self.branch = Residual(nn.Identity(), drop_path=0.5)
+        self.shown: dict[bool, list[Tensor]] = {True: [], False: []}
+        self.dropped: list[tuple[bool, ...]] = []
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.shown[self.training].append(x)
+        if self.training:
+            self.dropped.append(tuple((self.branch(torch.ones(64, 1, 1, 1)) == 1).flatten().tolist()))
+        logits: Tensor = self.linear(x.mean(dim=(2, 3)))
+        return logits
+
+
+@pytest.fixture
+def one_step(config: TrainConfig) -> TrainConfig:
+    """One step an epoch, so small that no weight changes: a step's numbers can be computed afterwards."""
+    return dataclasses.replace(
+        config, epochs=1, batch_size=64, warmup_share=0, learning_rate=1e-30, min_learning_rate=0
+    )
+
+
+def watch(model: nn.Module, data: FolderData, config: TrainConfig, path: Path) -> list[EpochRecord]:
+    return fit(model, data, config, RunFolder.create(path, config, data), save_weights=keep_nothing)
+
+
+@pytest.mark.parametrize("clip_grad", [0.02, 0.005, 0.0])
+def test_no_units_gradient_is_larger_than_its_share_of_the_weights(
+    one_step: TrainConfig, data: FolderData, tmp_path: Path, clip_grad: float
+) -> None:
+    model = Watched()
+    watch(model, data, dataclasses.replace(one_step, clip_grad=clip_grad), tmp_path / "run")
+    assert model.linear.weight.grad is not None
+    share = model.linear.weight.grad.norm(dim=1) / model.linear.weight.norm(dim=1)
+    if clip_grad:
+        torch.testing.assert_close(share.max().item(), clip_grad, rtol=1e-4, atol=0)
+    else:
+        assert share.max() > 0.02  # there was something to clip
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.1, 0.4])
+def test_labels_are_smoothed_in_training_and_not_in_validation(
+    one_step: TrainConfig, data: FolderData, tmp_path: Path, smoothing: float
+) -> None:
+    model = Watched()
+    model.linear.weight.data.zero_()
+    model.linear.bias.data.copy_(torch.tensor([2.0, 0.0, -1.0]))  # the same answer to every picture
+    data = dataclasses.replace(data, train=data.train[:10])  # of all classes alike, smoothing would not show
+    (record,) = watch(model, data, dataclasses.replace(one_step, label_smoothing=smoothing), tmp_path / "run")
+    losses = -model.linear.bias.log_softmax(dim=0)  # of each class
+    of_train, of_val = (losses[[sample.target for sample in part]].mean().item() for part in (data.train, data.val))
+    assert record.train_loss == pytest.approx((1 - smoothing) * of_train + smoothing * losses.mean().item(), rel=1e-5)
+    assert record.val_loss == pytest.approx(of_val, rel=1e-5)
+
+
+def test_pictures_are_varied_in_training_and_as_they_are_in_validation(
+    one_step: TrainConfig, data: FolderData, tmp_path: Path
+) -> None:
+    model = Watched()
+    watch(model, dataclasses.replace(data, train=data.val), one_step, tmp_path / "run")
+    transform = eval_transform(one_step.preprocessing)
+    plain = torch.stack([transform(read_picture(sample.path)) for sample in data.val])
+    expected = normalize(plain, one_step.preprocessing)
+    assert torch.equal(torch.cat(model.shown[False]), expected)
+    assert not any(torch.equal(shown, image) for shown in torch.cat(model.shown[True]) for image in expected)
+
+
+def test_what_is_dropped_follows_seed_and_epoch_alone(one_step: TrainConfig, data: FolderData, tmp_path: Path) -> None:
+    def dropped(name: str, *, seed: int, elsewhere: int) -> list[tuple[bool, ...]]:
+        model = Watched()
+        torch.manual_seed(elsewhere)
+        watch(model, data, dataclasses.replace(one_step, epochs=3, seed=seed), tmp_path / name)
+        return model.dropped
+
+    first = dropped("first", seed=0, elsewhere=1)
+    assert dropped("again", seed=0, elsewhere=2) == first
+    assert len({*first, *dropped("other", seed=1, elsewhere=1)}) == 6  # no two epochs alike, nor two seeds
 
 
 class Exploding(nn.Module):

@@ -75,7 +75,8 @@ def open_network(source: str, weights: str | None) -> tuple[EfficientViT, Weight
         return load(source)
     if weights is None:
         raise ConfigError(f"{source} is a name without weights: add --weights imagenet, a path or a Hub id")
-    return create_model(source, weights=weights).eval(), find_weights(weights, source).info
+    found = find_weights(weights, source)
+    return create_model(source, weights=found).eval(), found.info
 
 
 def run_of(source: str) -> RunFolder | None:

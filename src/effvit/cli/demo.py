@@ -42,7 +42,7 @@ def run_demo(data: Path | None, *, output: Path, epochs: int | None, device: str
         find_data(data)  # what is wrong with it is said before anything is written
     make_output_folder(output)
     config = _PHOTOS if data else _DIGITS
-    config = replace(config, device=str(find_device(device)), epochs=epochs or config.epochs)
+    config = replace(config, epochs=epochs or config.epochs)
     if data is None:
         say(f"1/5 pictures: scikit-learn's 1,797 scanned digits, as class folders in {output / 'digits'}")
         data = write_digits(output / "digits")
@@ -51,10 +51,12 @@ def run_demo(data: Path | None, *, output: Path, epochs: int | None, device: str
 
     say(f"2/5 train {config.model} from random weights, {config.epochs} epochs")
     path = next_run_path(output / "runs", config.model)
-    run = start_training(data, config, weights=None, output=path, command=command_line())
+    run = start_training(
+        data, [f"device={find_device(device)}"], weights=None, output=path, command=command_line(), base=config
+    )
 
     say("3/5 evaluate the best weights on the held-out pictures")
-    evaluation = evaluate_run(run, device=device)
+    evaluation = evaluate_run(run)
     say(scores(evaluation.summary()))
 
     say("4/5 export the BatchNorm-folded network, and verify the file on every held-out picture")
@@ -62,7 +64,7 @@ def run_demo(data: Path | None, *, output: Path, epochs: int | None, device: str
     exported = export_network(network, info, run, run.path / "model.onnx", file_format="onnx")
     say(exported_text(exported))
 
-    say("5/5 measure its speed beside two peers, in turns, one thread")
+    say("5/5 measure its speed beside two peers, in turns, on one thread of the CPU")
     record = _measure(run.path, config.preprocessing.image_size)
     _print_speeds(record)
     write_json(run.path / "benchmark.json", record.to_dict())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Annotated
 
@@ -79,29 +80,29 @@ def benchmark(
     from effvit.deploy.benchmark import benchmark as measure
     from effvit.deploy.report import markdown_table, save_plot
     from effvit.device import find_device
-    from effvit.files import make_output_folder, write_json, write_text
+    from effvit.files import output_folder, write_json, write_text
 
     check_positive(threads=threads, rounds=rounds)
     batch_sizes, size, where = parse_numbers(batch, "--batch"), parse_size(image_size), find_device(device)
-    folder = make_output_folder(output) if output is not None else None
-    with progress("measure") as on_round:
-        record = measure(
-            models,
-            batch_sizes=batch_sizes,
-            image_size=size,
-            num_threads=threads,
-            device=where,
-            runtimes=[name.strip() for name in runtimes.split(",")],
-            rounds=rounds,
-            min_round_seconds=seconds,
-            on_round=on_round,
-            command=command_line(),
-        )
-    if folder is not None:
-        write_json(folder / "record.json", record.to_dict())
-        write_text(folder / "table.md", markdown_table(record))
-        save_plot(record, folder / "plot.png")
-        say(f"record.json, table.md and plot.png are in {folder}")
+    with nullcontext() if output is None else output_folder(output) as folder:
+        with progress("measure") as on_round:
+            record = measure(
+                models,
+                batch_sizes=batch_sizes,
+                image_size=size,
+                num_threads=threads,
+                device=where,
+                runtimes=[name.strip() for name in runtimes.split(",")],
+                rounds=rounds,
+                min_round_seconds=seconds,
+                on_round=on_round,
+                command=command_line(),
+            )
+        if folder is not None:
+            write_json(folder / "record.json", record.to_dict())
+            write_text(folder / "table.md", markdown_table(record))
+            save_plot(record, folder / "plot.png")
+            say(f"record.json, table.md and plot.png are in {folder}")
     emit(record.to_dict(), lambda _: markdown_table(record), as_json)
 
 

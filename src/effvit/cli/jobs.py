@@ -17,12 +17,13 @@ from effvit.data.loaders import PictureLoader
 from effvit.data.transforms import eval_transform, normalize
 from effvit.deploy.export import export
 from effvit.device import find_device
-from effvit.files import make_output_folder
+from effvit.errors import ConfigError
+from effvit.files import make_output_folder, output_folder, sha256
 from effvit.model.checkpoints import WeightsInfo
-from effvit.model.factory import create_model
+from effvit.model.factory import create_model, find_weights
 from effvit.model.network import EfficientViT
 from effvit.preprocessing import Preprocessing
-from effvit.train.config import TrainConfig
+from effvit.train.config import TrainConfig, replace_fields
 from effvit.train.evaluate import Evaluation, evaluate
 from effvit.train.loop import fit
 from effvit.train.report import write_evaluation
@@ -30,17 +31,48 @@ from effvit.train.runs import RunFolder, next_run_path
 
 
 def start_training(
-    data: Path, config: TrainConfig, *, weights: str | None, output: Path | None, command: str
+    data: Path,
+    assignments: Sequence[str],
+    *,
+    weights: str | None,
+    output: Path | None,
+    command: str,
+    base: TrainConfig | None = None,
 ) -> RunFolder:
     """Train a new network into a new run folder.
 
     Everything that can be wrong is looked at before the folder is made.
+
+    Args:
+        data: Folder of photos.
+        assignments: What is asked for, as `field=value`.
+        weights: Where to start from, see `effvit.create_model`; their preprocessing is kept unless told otherwise.
+        output: The run folder; None for a new one in `runs/`.
+        command: The command line, for the record.
+        base: Where the other settings come from; None for the defaults.
     """
+    asked = replace_fields(base or TrainConfig(), assignments)
+    source = None if weights is None else find_weights(weights, asked.model)
+    if source is not None and source.config is not None:
+        base = replace(base or TrainConfig(), preprocessing=source.info.preprocessing)
+        asked = replace_fields(base, assignments)
+    named = any(text.partition("=")[0].strip() == "device" for text in assignments)
+    config = replace(asked, device=str(find_device(asked.device if named else "auto")))
     pictures = find_data(data, val_fraction=config.val_fraction, seed=config.seed)
     torch.manual_seed(config.seed)  # the initial weights
-    network = _network(config, pictures, weights)
+    network = create_model(
+        config.model,
+        weights=source,
+        num_classes=len(pictures.class_names),
+        image_size=config.preprocessing.image_size,
+        drop_path=config.drop_path,
+    )
+    _check_channels(network, config)
     run = RunFolder.create(output or next_run_path("runs", config.model), config, pictures, command=command)
-    run.update_record(weights=weights)
+    initial = None
+    if source is not None:
+        initial = {**source.info.provenance, "file": source.path.name, "sha256": sha256(source.path)}
+    run.update_record(network=network.config.to_dict(), initial_weights=initial)
     num_params = sum(parameter.numel() for parameter in network.parameters())
     say(
         f"{config.model}: {num_params / 1e6:.2f} M parameters at {config.preprocessing.image_size[0]} x"
@@ -55,7 +87,7 @@ def start_training(
 
 
 def resume_training(path: Path, *, device: str, workers: int | None) -> RunFolder:
-    """Continue a run from its last finished epoch."""
+    """Continue a run from its last finished epoch, with the network it was started with."""
     run = RunFolder.open(path)
     config = run.read_config()
     config = replace(
@@ -69,14 +101,17 @@ def resume_training(path: Path, *, device: str, workers: int | None) -> RunFolde
         say(f"{run.path} is finished: all {done} epochs are done")
     else:
         say(f"continuing {run.path} after epoch {done} of {config.epochs}")
-    _fit(_network(config, pictures, None), pictures, config, run, resume=True)
+    _fit(EfficientViT(run.read_network()), pictures, config, run, resume=True)
     return run
 
 
-def evaluate_run(run: RunFolder, *, device: str) -> Evaluation:
-    """Evaluate a run's best weights on its held-out pictures, into its eval/."""
-    evaluation = evaluate_samples(open_classifier(str(run.path), device), run.read_data().val, batch_size=64, workers=0)
-    write_results(run.path / "eval", evaluation)
+def evaluate_run(run: RunFolder) -> Evaluation:
+    """Evaluate a run's best weights on its held-out pictures where it was trained, into its eval/."""
+    config = run.read_config()
+    classifier = open_classifier(str(run.path), config.device)
+    samples = run.read_data().val
+    evaluation = evaluate_samples(classifier, samples, batch_size=config.batch_size, workers=config.num_workers)
+    write_results(run.path / "eval", evaluation, source=str(run.path), data="the run's held-out pictures")
     return evaluation
 
 
@@ -105,12 +140,11 @@ def export_network(
     image_size: tuple[int, int] | None = None,
 ) -> dict[str, Any]:
     """Export, verified on the run's held-out pictures where there are some; plain values for JSON."""
-    make_output_folder(path.parent)
     preprocessing = info.preprocessing
     if image_size is not None:
         preprocessing = replace(preprocessing, image_size=image_size)
     samples = [sample for sample in run.read_data().val if sample.path.is_file()] if run is not None else []
-    with progress("export and compare") as on_batch:
+    with output_folder(path.parent), progress("export and compare") as on_batch:
         exported = export(
             network,
             path,
@@ -139,21 +173,17 @@ def _prepared(
         on_batch(done, len(loader))
 
 
-def write_results(folder: Path, evaluation: Evaluation) -> None:
-    """Write an evaluation, and say what could not be read."""
-    write_evaluation(make_output_folder(folder), evaluation)
+def write_results(folder: Path, evaluation: Evaluation, *, source: str, data: object) -> None:
+    """Write an evaluation, with what was evaluated on what, and say what could not be read."""
+    write_evaluation(make_output_folder(folder), evaluation, about={"model": source, "data": str(data)})
     for reason in evaluation.unreadable[:5]:
         say(f"unreadable: {reason}")
 
 
-def _network(config: TrainConfig, data: FolderData, weights: str | None) -> EfficientViT:
-    return create_model(
-        config.model,
-        weights=weights,
-        num_classes=len(data.class_names),
-        image_size=config.preprocessing.image_size,
-        drop_path=config.drop_path,
-    )
+def _check_channels(network: EfficientViT, config: TrainConfig) -> None:
+    channels, means = network.config.in_channels, config.preprocessing.mean
+    if channels != len(means):
+        raise ConfigError(f"preprocessing.mean and .std need one value for each of {channels} channels, got {means}")
 
 
 def _fit(network: EfficientViT, data: FolderData, config: TrainConfig, run: RunFolder, *, resume: bool) -> None:

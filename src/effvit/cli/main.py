@@ -40,7 +40,6 @@ def _root(
     if version:
         print(effvit.__version__)
         raise typer.Exit
-    logging.getLogger("effvit").setLevel(logging.DEBUG if debug else logging.INFO)
 
 
 @app.command(epilog="\b\nExamples:\n  effvit models\n  effvit models --json")
@@ -69,8 +68,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 def run(arguments: list[str]) -> int:
     """Run the command line; returns the exit code."""
+    logging.getLogger("effvit").setLevel(logging.INFO)
     logging.basicConfig(format="%(message)s", stream=sys.stderr, level=logging.WARNING, force=True)
     debug = "--debug" in arguments
+    arguments = [argument for argument in arguments if argument != "--debug"]  # before or after the verb
     try:
         # Only verbs that raise typer.Exit return a number here.
         code = app(arguments, standalone_mode=False, prog_name="effvit")

@@ -14,9 +14,8 @@ from effvit.errors import ConfigError
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")]
 Seed = Annotated[int | None, typer.Option(help="Seed of everything random.", show_default="0")]
-Device = Annotated[
-    str, typer.Option(help="cpu, cuda, cuda:1, mps, or auto: the GPU if there is one, else the CPU.", metavar="NAME")
-]
+DEVICE_HELP = "cpu, cuda, cuda:1, mps, or auto: the GPU if there is one, else the CPU."
+Device = Annotated[str, typer.Option(help=DEVICE_HELP, metavar="NAME")]
 ImageSize = Annotated[str | None, typer.Option(help="Side in pixels, or HEIGHTxWIDTH.", metavar="SIZE")]
 BatchSize = Annotated[int, typer.Option(help="Pictures at once.")]
 Output = Annotated[Path | None, typer.Option(help="Where to write.", metavar="PATH")]

@@ -28,8 +28,7 @@ def write_overview(run: Path) -> Path:
         top += row.height + _MARGIN
     path = run / "overview.png"
     with atomic_path(path) as temporary:
-        # Few colours: plots have no more, and the file is a third of the size.
-        sheet.quantize(128).save(temporary, optimize=True)
+        sheet.save(temporary, optimize=True)
     return path
 
 

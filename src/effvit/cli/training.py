@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from effvit.cli.options import (
+    DEVICE_HELP,
     BatchSize,
     Device,
     ImageSize,
@@ -22,7 +23,6 @@ from effvit.cli.options import (
 from effvit.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
-    from effvit.train.config import TrainConfig
     from effvit.train.runs import RunFolder
 
 
@@ -60,7 +60,7 @@ def train(
         list[str] | None, typer.Option("--set", help="Any other setting: field=value, augmentation.field=value.")
     ] = None,
     workers: Annotated[int | None, typer.Option(help="Processes that decode pictures.", show_default="0")] = None,
-    device: Device = "auto",
+    device: Annotated[str | None, typer.Option(help=DEVICE_HELP, metavar="NAME", show_default="auto")] = None,
     output: Output = None,
     resume: Annotated[Path | None, typer.Option(help="Continue this run.", metavar="RUN")] = None,
     as_json: Json = False,
@@ -68,20 +68,27 @@ def train(
     """Train a network on a folder of photos; leaves a run folder with weights, curves and mistakes."""
     from effvit.cli.jobs import evaluate_run, resume_training, start_training
     from effvit.cli.render import emit, say, scores
-    from effvit.train.config import TrainConfig, replace_fields
 
-    chosen = {"model": model, "epochs": epochs, "batch_size": batch_size, "seed": seed}
+    size = parse_size(image_size)
+    flags = {
+        "model": model,
+        "epochs": epochs,
+        "batch_size": batch_size,
+        "seed": seed,
+        "preprocessing.image_size": size and f"{size[0]},{size[1]}",
+        "num_workers": workers,
+        "device": device,
+    }
     if resume is not None:
-        fixed = {"DATA": data, "--weights": weights, "--image-size": image_size, "--output": output, "--set": settings}
-        _refuse_with_resume({**fixed, **{f"--{key.replace('_', '-')}": value for key, value in chosen.items()}})
-        run = resume_training(resume, device=device, workers=workers)
+        elsewhere = {key: value for key, value in flags.items() if key not in ("num_workers", "device")}
+        _refuse_with_resume({"DATA": data, "--weights": weights, "--output": output, "--set": settings, **elsewhere})
+        run = resume_training(resume, device=device or "auto", workers=workers)
     elif data is None:
         raise ConfigError("train needs DATA, a folder of photos, or --resume RUN")
     else:
-        config = TrainConfig.from_dict({key: value for key, value in chosen.items() if value is not None})
-        config = _with_options(replace_fields(config, settings or []), image_size, workers, device)
-        run = start_training(data, config, weights=weights, output=output, command=command_line())
-    evaluation = evaluate_run(run, device=device)
+        assignments = _assignments(flags, settings or [])
+        run = start_training(data, assignments, weights=weights, output=output, command=command_line())
+    evaluation = evaluate_run(run)
     say(f"everything is in {run.path}: best weights in weights/, curves.png, eval/confusion.png, eval/worst.png")
     say(f"next: effvit predict {run.path} PICTURE, or effvit export {run.path} --format onnx")
     emit({"run": str(run.path), **evaluation.summary()}, scores, as_json)
@@ -109,17 +116,17 @@ def evaluate(
     run = run_of(source)
     if data is None and run is None:
         raise ConfigError(f"{source} is not a run folder, so it has no pictures of its own: give DATA")
-    folder = make_output_folder(output or (run.path / "eval" if run is not None else Path("eval")))
     classifier = open_classifier(source, device)
     if data is None and run is not None:
-        samples = run.read_data().val
+        samples, place = run.read_data().val, "eval"
     else:
         assert data is not None
-        samples = find_samples(data, classifier.class_names).samples
-        if run is not None:
-            _say_if_seen_in_training(run, {sample.path for sample in samples})
+        samples, place = find_samples(data, classifier.class_names).samples, f"eval-{data.resolve().name}"
+    folder = make_output_folder(output or (run.path / place if run is not None else Path(place)))
+    if data is not None and run is not None:
+        _say_if_seen_in_training(run, {sample.path for sample in samples})
     evaluation = evaluate_samples(classifier, samples, batch_size=batch_size, workers=workers)
-    write_results(folder, evaluation)
+    write_results(folder, evaluation, source=source, data=data or "the run's held-out pictures")
     say(f"summary.json, predictions.csv, confusion.png and worst.png are in {folder}")
     emit(evaluation.summary(), evaluation_table, as_json)
 
@@ -167,26 +174,24 @@ def predict(
     emit(rows, predictions_table, as_json)
 
 
-def _with_options(config: TrainConfig, image_size: str | None, workers: int | None, device: str) -> TrainConfig:
-    """The flags whose names or values differ from the fields they set."""
-    from dataclasses import replace
-
-    from effvit.device import find_device
-
-    preprocessing = config.preprocessing
-    size = parse_size(image_size)
-    return replace(
-        config,
-        preprocessing=preprocessing if size is None else replace(preprocessing, image_size=size),
-        num_workers=config.num_workers if workers is None else workers,
-        device=str(find_device(device)),
-    )
+def _assignments(flags: dict[str, Any], settings: list[str]) -> list[str]:
+    """Flags and `--set` in one list; the same field in both is a contradiction, and no one's to resolve."""
+    given = {name: value for name, value in flags.items() if value is not None}
+    twice = [name for name in given if any(text.partition("=")[0].strip() == name for text in settings)]
+    if twice:
+        raise ConfigError(f"{', '.join(twice)} is given by a flag and by --set; give it once")
+    return [*(f"{name}={value}" for name, value in given.items()), *settings]
 
 
 def _refuse_with_resume(given: dict[str, Any]) -> None:
-    names = [name for name, value in given.items() if value not in (None, [])]
+    names = [_flag(name) for name, value in given.items() if value not in (None, [])]
     if names:
         raise ConfigError(f"--resume continues a run as it was started; leave out {', '.join(names)}")
+
+
+def _flag(name: str) -> str:
+    """`preprocessing.image_size` -> `--image-size`; what is written as it is typed stays."""
+    return f"--{name.rpartition('.')[2].replace('_', '-')}" if name[0].islower() else name
 
 
 def _say_if_seen_in_training(run: RunFolder, paths: set[Path]) -> None:

@@ -78,13 +78,15 @@ def find_data(root: Path | str, *, val_fraction: float = 0.2, seed: int = 0) -> 
         raise ConfigError(f"val_fraction must be above 0 and below 1, got {val_fraction}")
     root = Path(root)
     folders = [folder.name for folder in _subfolders(root)]
-    val_names = [name for name in VAL_FOLDER_NAMES if name in folders]
-    if "train" in folders and val_names:
-        return _given_split(root, val_names[0], folders)
-    if folders == ["train"]:
+    by_lower_case = {name.lower(): name for name in folders}
+    val_names = [by_lower_case[name] for name in VAL_FOLDER_NAMES if name in by_lower_case]
+    train_name = by_lower_case.get("train")
+    if train_name and val_names:
+        return _given_split(root, train_name, val_names[0], folders)
+    if train_name and _holds_class_folders(root / train_name):
         raise DataError(
-            f"{root} has train/ but no {'/, '.join(VAL_FOLDER_NAMES)}/: add one, or give {root / 'train'} "
-            f"itself to have {val_fraction:.0%} of each class held out"
+            f"{root} has {train_name}/ with class folders but no {'/, '.join(VAL_FOLDER_NAMES)}/ beside it: add one,"
+            f" or give {root / train_name} itself to have {val_fraction:.0%} of each class held out"
         )
     return _seeded_split(root, val_fraction, seed)
 
@@ -122,19 +124,29 @@ def find_samples(root: Path | str, class_names: Sequence[str] | None = None) -> 
     return ClassFolders(root, tuple(class_names), samples, tuple(skipped))
 
 
-def _given_split(root: Path, val_name: str, folders: list[str]) -> FolderData:
-    train, val = find_samples(root / "train"), find_samples(root / val_name)
+def _given_split(root: Path, train_name: str, val_name: str, folders: list[str]) -> FolderData:
+    train, val = find_samples(root / train_name), find_samples(root / val_name)
     if train.class_names != val.class_names:
         only_train = sorted(set(train.class_names) - set(val.class_names))
         only_val = sorted(set(val.class_names) - set(train.class_names))
         raise DataError(
-            f"train/ and {val_name}/ of {root} have different classes: "
-            f"only in train/: {_names(only_train)}; only in {val_name}/: {_names(only_val)}"
+            f"{train_name}/ and {val_name}/ of {root} have different classes: "
+            f"only in {train_name}/: {_names(only_train)}; only in {val_name}/: {_names(only_val)}"
         )
     _check_several_classes(train)
-    unused = [Skipped(root / name, f"not train/ or {val_name}/") for name in folders if name not in ("train", val_name)]
+    unused = [
+        Skipped(root / name, f"not {train_name}/ or {val_name}/")
+        for name in folders
+        if name not in (train_name, val_name)
+    ]
     skipped = (*train.skipped, *val.skipped, *unused)
     return FolderData(root, train.class_names, train.samples, val.samples, "folders", skipped)
+
+
+def _holds_class_folders(folder: Path) -> bool:
+    """Whether a folder is itself made of folders and not of pictures: then it is no class."""
+    entries = [path for path in folder.iterdir() if not path.name.startswith(".")]
+    return any(path.is_dir() for path in entries) and not any(is_picture_name(path) for path in entries)
 
 
 def _seeded_split(root: Path, val_fraction: float, seed: int) -> FolderData:

@@ -77,7 +77,7 @@ class Protocol:
     """How long each model ran before the first sample, at least."""
     dtype: str = "float32"
     """Number format."""
-    weights: str = "random by name, as saved from folders and files"
+    weights: str = "random for names, the saved ones for folders and files"
     """What was in the networks."""
 
 

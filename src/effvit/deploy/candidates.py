@@ -65,7 +65,7 @@ def find_candidate(
 
     Args:
         source: A variant's name, a timm name (`timm/NAME` where both have it), a folder, an `.onnx` file, a module.
-        runtime: Key of `RUNTIMES`; a file that is exported already stays in its own.
+        runtime: Key of `RUNTIMES`; `torch` cannot run a file, which then goes to ONNX Runtime.
         image_size: Height and width in pixels; None for the model's own.
         device: For torch; files run on the CPU.
         num_threads: For ONNX Runtime; torch's are set around the measurement.
@@ -77,7 +77,7 @@ def find_candidate(
     if runtime not in RUNTIMES:
         raise ConfigError(unknown_name("runtime", runtime, RUNTIMES))
     if isinstance(source, OnnxModel) or (isinstance(source, str | Path) and Path(source).suffix == ".onnx"):
-        return _of_file(source, image_size, device, num_threads)
+        return _of_file(source, runtime, image_size, device, num_threads)
     label, model = _named(source, image_size)
     size = (_channels(model), *(image_size or _own_size(model)))
     return RUNTIMES[runtime](label, model, size, torch.device(device), num_threads)
@@ -85,6 +85,7 @@ def find_candidate(
 
 def _of_file(
     source: OnnxModel | str | Path,
+    runtime: str,
     image_size: tuple[int, int] | None,
     device: torch.device | str,
     num_threads: int | None,
@@ -102,8 +103,8 @@ def _of_file(
     return Candidate(
         label=model.path.stem,
         form="exported file",
-        runtime="onnxruntime",
-        call=model,
+        runtime="openvino" if runtime == "openvino" else "onnxruntime",
+        call=OpenVinoModel(path, num_threads=num_threads) if runtime == "openvino" else model,
         input_size=(channels or 3, *fixed),
         num_params=None,
     )

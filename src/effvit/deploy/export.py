@@ -18,9 +18,9 @@ from effvit.deploy.metadata import FileMetadata
 from effvit.deploy.rewrite import rewrite
 from effvit.deploy.runtimes import OnnxModel
 from effvit.deploy.verify import TOLERANCE, Verification, verify
-from effvit.errors import ConfigError, ExportError, unknown_name
+from effvit.errors import ConfigError, ExportError, first_line, unknown_name
 from effvit.files import atomic_path
-from effvit.model.checkpoints import WeightsInfo
+from effvit.model.checkpoints import WeightsInfo, default_info
 from effvit.model.network import EfficientViT
 
 
@@ -70,7 +70,7 @@ def export(
     Args:
         model: The network; not changed, whatever its mode, device and dtype.
         path: File to write.
-        info: Class names, preprocessing and provenance, kept in the file; None for the defaults of `WeightsInfo`.
+        info: Class names, preprocessing and provenance, kept in the file; None for what the network tells.
         image_size: Side, or height and width, in pixels; None for that of the preprocessing.
         batches: Prepared pictures to verify on, the validation set for choice; None for noise alone.
         file_format: Key of `FORMATS`.
@@ -87,7 +87,9 @@ def export(
     row = FORMATS[file_format]
     if path.suffix != row.suffix:
         raise ConfigError(f"a file of format {file_format!r} must end in {row.suffix}, got {path.name!r}")
-    info = _for_size(info or WeightsInfo(), image_size)
+    if info is None:
+        info = default_info(model) if isinstance(model, EfficientViT) else WeightsInfo()
+    info = _for_size(info, image_size)
     channels, size = len(info.preprocessing.mean), info.preprocessing.image_size
     reference = copy.deepcopy(model).to("cpu", torch.float32).eval()
     example = torch.zeros(2, channels, *size)
@@ -184,7 +186,7 @@ def _root_cause(error: BaseException) -> str:
     """First line of what went wrong first: the exporter wraps it in pages of advice."""
     while error.__cause__ is not None:
         error = error.__cause__
-    return (str(error).splitlines() or [type(error).__name__])[0]
+    return first_line(error)
 
 
 def _describe_onnx(path: Path, metadata: FileMetadata) -> None:

@@ -8,29 +8,25 @@ Our folder is two files that everything else in the package takes and leaves:
 
 from __future__ import annotations
 
-import argparse
-import hashlib
-import pickle
-import warnings
+import math
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from effvit.errors import ConfigError, WeightsError, first_line
-from effvit.files import atomic_path, make_output_folder, read_json, write_json
+from effvit.errors import ConfigError, WeightsError
+from effvit.files import make_output_folder, read_json, write_json
 from effvit.model.attention import relative_bias_index
 from effvit.model.config import EfficientViTConfig
 from effvit.model.names import Style, bias_index_name, foreign_names, style_of
 from effvit.model.network import EfficientViT
 from effvit.model.resizing import resize_bias_table
-from effvit.preprocessing import Preprocessing
+from effvit.model.tensors import WEIGHTS_FILE, read_tensors, weights_file_in, write_tensors
+from effvit.preprocessing import IMAGENET_MEAN, Preprocessing
 
 CONFIG_FILE = "config.json"
-WEIGHTS_FILE = "model.safetensors"
 _FORMAT = "effvit/1"
 
 
@@ -111,11 +107,13 @@ def read_weights(path: Path | str) -> WeightsFile:
     if not path.exists():
         raise WeightsError(f"no weights at {path}: no such file or folder")
     if path.is_dir():
-        path = _file_in(path)
-    state = _read_tensors(path)
+        path = weights_file_in(path)
+    state = read_tensors(path)
     style = style_of(state, str(path))
     description = path.with_name(CONFIG_FILE)
-    values = read_json(description) if description.is_file() else {}
+    # Somebody else's file may lie beside ours; config.json speaks for model.safetensors alone.
+    described = path.name == WEIGHTS_FILE and description.is_file()
+    values = read_json(description) if described else {}
     if not isinstance(values, dict) or values.get("format") != _FORMAT:
         return WeightsFile(path=path, state=state, style=style)
     try:
@@ -145,7 +143,7 @@ def load_weights(model: EfficientViT, weights: WeightsFile) -> LoadReport:
     """
     own = model.state_dict()
     names = foreign_names(own, weights.style, model.config)
-    replaced = weights.num_classes != model.config.num_classes and weights.num_classes > 0
+    replaced = weights.num_classes != model.config.num_classes
     state = {
         name: value
         for name, value in weights.state.items()
@@ -181,6 +179,15 @@ def load_weights(model: EfficientViT, weights: WeightsFile) -> LoadReport:
     )
 
 
+def default_info(model: EfficientViT) -> WeightsInfo:
+    """What is known of a network by itself: its picture size; plain scaling to -1..1 unless it takes colours."""
+    size, channels = model.config.image_size, model.config.in_channels
+    if channels == len(IMAGENET_MEAN):
+        return WeightsInfo(preprocessing=Preprocessing(image_size=size))
+    half = (0.5,) * channels
+    return WeightsInfo(preprocessing=Preprocessing(image_size=size, mean=half, std=half))
+
+
 def save(folder: Path | str, model: EfficientViT, info: WeightsInfo | None = None) -> Path:
     """Write a network as a folder of ours, each file atomically; returns the folder.
 
@@ -188,7 +195,8 @@ def save(folder: Path | str, model: EfficientViT, info: WeightsInfo | None = Non
         WeightsError: If there are not as many class names as classes.
         RunError: If the folder cannot be written.
     """
-    info = info or WeightsInfo(preprocessing=Preprocessing(image_size=model.config.image_size))
+    info = info or default_info(model)
+    _check_trainable_form(model)
     if info.class_names is not None and len(info.class_names) != model.config.num_classes:
         raise WeightsError(f"{len(info.class_names)} class names for {model.config.num_classes} classes")
     folder = make_output_folder(folder)
@@ -199,7 +207,7 @@ def save(folder: Path | str, model: EfficientViT, info: WeightsInfo | None = Non
         "provenance": info.provenance,
         "network": model.config.to_dict(),
     }
-    _save_tensors(folder / WEIGHTS_FILE, model.state_dict())
+    write_tensors(folder / WEIGHTS_FILE, model.state_dict())
     write_json(folder / CONFIG_FILE, values)
     return folder
 
@@ -210,6 +218,7 @@ def foreign_state_dict(model: EfficientViT, style: Style) -> dict[str, Tensor]:
     Raises:
         WeightsError: If that world has no such network.
     """
+    _check_trainable_form(model)
     own = model.state_dict()
     state = {}
     for name, foreign in foreign_names(own, style, model.config).items():
@@ -230,52 +239,23 @@ def save_foreign(path: Path | str, model: EfficientViT, style: Style) -> Path:
     """
     path = Path(path)
     state = foreign_state_dict(model, style)
-    if path.suffix == ".safetensors":
-        _save_tensors(path, state)
-    else:
-        with atomic_path(path) as temporary:
-            torch.save({"model": state}, temporary)
+    write_tensors(path, state)
     return path
 
 
-def sha256(path: Path) -> str:
-    """SHA-256 of a file, in hexadecimal."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _file_in(folder: Path) -> Path:
-    for candidate in (folder / WEIGHTS_FILE, folder / "weights" / WEIGHTS_FILE, folder / "pytorch_model.bin"):
-        if candidate.is_file():
-            return candidate
-    raise WeightsError(f"no weights in folder {folder}: neither {WEIGHTS_FILE} nor weights/{WEIGHTS_FILE}")
-
-
-def _read_tensors(path: Path) -> dict[str, Tensor]:
-    try:
-        if path.suffix == ".safetensors":
-            return load_file(path)
-        # The official training script stores its command line, an argparse.Namespace: plain attributes.
-        with warnings.catch_warnings(), torch.serialization.safe_globals([argparse.Namespace]):
-            warnings.simplefilter("ignore")  # torch wonders aloud about files that it then refuses
-            content = torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        reason = first_line(error)
-        raise WeightsError(f"{path} is refused: it is no checkpoint, or holds more than weights ({reason})") from error
-    except Exception as error:  # a damaged file makes torch's reader stumble anywhere
-        raise WeightsError(f"cannot read weights from {path}: {first_line(error)}") from error
-    for key in ("model", "state_dict"):
-        if isinstance(content, dict) and isinstance(content.get(key), dict):
-            content = content[key]
-    if not isinstance(content, dict):
-        raise WeightsError(f"{path} holds a {type(content).__name__}, not a state dict")
-    return {str(name).removeprefix("module."): v for name, v in content.items() if isinstance(v, Tensor)}
-
-
-def _save_tensors(path: Path, state: dict[str, Tensor]) -> None:
-    with atomic_path(path) as temporary:
-        save_file({name: value.contiguous() for name, value in state.items()}, temporary, metadata={"format": "pt"})
+def _check_trainable_form(model: EfficientViT) -> None:
+    """Refuse a network whose weights nobody could read back, such as the deploy form."""
+    with torch.device("meta"):
+        expected = EfficientViT(model.config).state_dict().keys()
+    if model.state_dict().keys() != expected:
+        raise WeightsError(f"this {model.config.name} was rewritten for inference; save the network it was made from")
 
 
 def _other_window(table: Tensor, own: Tensor) -> bool:
-    return table.dim() == 2 and table.shape[0] == own.shape[0] and table.shape[1] != own.shape[1]
+    """Whether a table is one for another window; any other misfit is a fault of its shape."""
+    return (
+        table.dim() == 2
+        and table.shape[0] == own.shape[0]
+        and table.shape[1] != own.shape[1]
+        and math.isqrt(table.shape[1]) ** 2 == table.shape[1]
+    )

@@ -22,7 +22,7 @@ logger = logging.getLogger("effvit")
 def create_model(
     name_or_config: str | EfficientViTConfig,
     *,
-    weights: str | Path | None = None,
+    weights: str | Path | WeightsFile | None = None,
     num_classes: int | None = None,
     in_channels: int | None = None,
     image_size: int | tuple[int, int] | None = None,
@@ -33,14 +33,15 @@ def create_model(
 ) -> EfficientViT:
     """Build a network, with weights or without.
 
-    What is left out (None) is taken from the weights if they say, else from the configuration; for a
-    variant that is 1000 classes, 3 channels, 224 x 224 pixels, window 7, one head, no dropped paths and
-    masked padding.
+    What is left out (None) is taken from the weights if they say (the number of classes and of heads; from a
+    folder of ours everything), else from the configuration; for a variant that is 1000 classes, 3 channels,
+    224 x 224 pixels, window 7, one head, no dropped paths and masked padding. A configuration that is given as a
+    value is kept as it is.
 
     Args:
         name_or_config: A name of `list_variants()`, or a configuration.
         weights: None for random ones; "imagenet" for the official ones from the Hugging Face Hub; a path of a
-            file, a weights folder or a run folder; or a Hub id such as `owner/name`.
+            file, a weights folder or a run folder; a Hub id such as `owner/name`; or what `find_weights` gave.
         num_classes: Classes; another number than the weights' gets a new head, 0 none.
         in_channels: Channels of a picture.
         image_size: Side, or height and width, in pixels, that the windows are chosen for.
@@ -59,7 +60,7 @@ def create_model(
     config = variant_config(name_or_config) if isinstance(name_or_config, str) else name_or_config
     source = None
     if weights is not None:
-        source = find_weights(weights, config.name)
+        source = weights if isinstance(weights, WeightsFile) else find_weights(weights, config.name)
         config = _adopt(config, source, named=isinstance(name_or_config, str))
     settings = {
         "num_classes": num_classes,
@@ -71,7 +72,8 @@ def create_model(
     config = replace(config, **{key: value for key, value in settings.items() if value is not None})  # type: ignore[arg-type]
     model = EfficientViT(with_windows(config, image_size=image_size, window=window))
     if source is not None:
-        logger.info("%s", load_weights(model, source))
+        report = load_weights(model, source)
+        logger.log(logging.WARNING if report.head_replaced or report.tables_resized else logging.INFO, "%s", report)
     return model
 
 
@@ -107,11 +109,17 @@ def find_weights(weights: str | Path, name: str = "") -> WeightsFile:
     text = str(weights)
     if text == "imagenet":
         text = imagenet_repository(name)
-    elif Path(weights).exists() or not is_repository(text):
+    elif not is_repository(text) or _means_a_path(text):
         return read_weights(weights)
     path, provenance = fetch(text)
     source = read_weights(path)
     return replace(source, info=replace(source.info, provenance={**source.info.provenance, **provenance}))
+
+
+def _means_a_path(text: str) -> bool:
+    """Whether `folder/name` is a place here and not a Hub id: a mistyped run must not go to the internet."""
+    first = Path(text).parts[0]
+    return Path(text).exists() or Path(first).is_dir() or first == "runs"
 
 
 def _adopt(config: EfficientViTConfig, source: WeightsFile, *, named: bool) -> EfficientViTConfig:

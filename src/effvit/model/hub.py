@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
+import logging
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from effvit.errors import WeightsError, first_line, unknown_name
-from effvit.model.checkpoints import CONFIG_FILE, WEIGHTS_FILE, sha256
+from effvit.files import sha256
+from effvit.model.checkpoints import CONFIG_FILE
+from effvit.model.tensors import WEIGHTS_FILE
 from effvit.model.variants import PUBLISHED
+
+_TIMEOUT_SECONDS = 10
+"""How long the Hub may take to answer before the cache is used."""
 
 _REPOSITORY = re.compile(r"(?:hf-hub:)?(?P<repository>[\w-][\w.-]*/[\w-][\w.-]*)(?:@(?P<revision>[\w./-]+))?")
 
@@ -65,7 +73,7 @@ def fetch(text: str) -> tuple[Path, dict[str, Any]]:
     path = _download(repository, WEIGHTS_FILE, revision)
     assert path is not None
     # Beside it, where the reader of weights looks, if the repository is one of ours; timm's is not.
-    _download(repository, CONFIG_FILE, revision, optional=True)
+    _download(repository, CONFIG_FILE, path.parent.name, optional=True)
     digest = sha256(path)
     # The cache names the content of a large file by the checksum that the Hub announced for it.
     announced = path.resolve().name
@@ -83,23 +91,44 @@ def fetch(text: str) -> tuple[Path, dict[str, Any]]:
 
 def _download(repository: str, file: str, revision: str | None, *, optional: bool = False) -> Path | None:
     # Imported here: it takes a third of a second, and most uses never leave this machine.
-    from huggingface_hub import hf_hub_download
+    from huggingface_hub import get_hf_file_metadata, hf_hub_download, hf_hub_url
     from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError, RepositoryNotFoundError
 
     try:
-        return Path(hf_hub_download(repository, file, revision=revision))
+        with _quiet():
+            reachable = True
+            try:
+                get_hf_file_metadata(hf_hub_url(repository, file, revision=revision), timeout=_TIMEOUT_SECONDS)
+            except (EntryNotFoundError, RepositoryNotFoundError):
+                raise
+            except Exception:  # no network, in the words of whichever HTTP library
+                # The download itself would try for half a minute and comment on each attempt.
+                reachable = False
+            return Path(hf_hub_download(repository, file, revision=revision, local_files_only=not reachable))
     except LocalEntryNotFoundError as error:
-        if optional:
-            return None
-        raise WeightsError(_help(repository, "no connection and not in the cache")) from error
+        reason = "no connection, and not in the cache"
+        failure: Exception = error
     except RepositoryNotFoundError as error:
-        raise WeightsError(_help(repository, "no such repository, or it is private")) from error
+        reason, failure = "no such repository, or it is private", error
     except EntryNotFoundError as error:
-        if optional:
-            return None
-        raise WeightsError(_help(repository, f"it has no {file}")) from error
+        reason, failure = f"it has no {file}", error
     except Exception as error:  # the Hub's client raises its HTTP library's errors, a family of its own
-        raise WeightsError(_help(repository, first_line(error))) from error
+        reason, failure = first_line(error), error
+    if optional:
+        return None
+    raise WeightsError(_help(repository, reason)) from failure
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep the Hub's client from commenting on what an error of ours says in one line."""
+    logger = logging.getLogger("huggingface_hub")
+    level = logger.level
+    logger.setLevel(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
 
 
 def _help(repository: str, reason: str) -> str:

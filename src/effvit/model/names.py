@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from typing import Literal
 
 from effvit.errors import WeightsError
-from effvit.model.config import EfficientViTConfig
+from effvit.model.config import EfficientViTConfig, StageConfig
 
 Style = Literal["effvit", "official", "timm"]
 
@@ -105,6 +105,10 @@ def bias_index_name(name: str) -> str | None:
 def _not_in_the_family(config: EfficientViTConfig, style: Style) -> list[str]:
     blocks = [block for stage in config.stages for block in stage.blocks]
     reasons = []
+    if len(config.stages) != 3:
+        reasons.append(f"there are {len(config.stages)} stages, not 3")
+    if not all(map(_has_family_widths, config.stages, (None, *config.stages))):
+        reasons.append("widths inside a block or a subsample are not the paper's multiples of the stage's")
     if config.norm != "batch":
         reasons.append(f"norm is {config.norm!r}")
     if config.activation != "relu":
@@ -118,6 +122,22 @@ def _not_in_the_family(config: EfficientViTConfig, style: Style) -> list[str]:
     if style == "timm" and config.distilled:
         reasons.append("timm has no second head")
     return reasons
+
+
+def _has_family_widths(stage: StageConfig, before: StageConfig | None) -> bool:
+    """Whether every width in a stage follows from the stage's own, which is all the other worlds can say."""
+    step = stage.subsample
+    blocks_agree = all(
+        block == stage.blocks[0]
+        and block.key_dim == 16
+        and block.value_dim * block.num_heads == stage.width
+        and set(block.ffn_dims_before + block.ffn_dims_after) == {2 * stage.width}
+        for block in stage.blocks
+    )
+    if step is None or before is None:
+        return blocks_agree
+    expected = (2 * before.width, 4 * before.width, before.width, 2 * stage.width)
+    return blocks_agree and (step.ffn_dim_before, step.merge_dim, step.squeeze_dim, step.ffn_dim_after) == expected
 
 
 def _rename(name: str, rules: tuple[tuple[str, str], ...]) -> str:

@@ -218,7 +218,10 @@ class EfficientViT(nn.Module):
         return network
 
     def set_grad_checkpointing(self, enable: bool = True) -> None:
-        """Keep only the input of each block in training and compute the rest again for the gradient."""
+        """Keep only the input of each block in training and compute the rest again for the gradient.
+
+        For eager mode: `torch.compile` does not take it, and decides by itself what to keep.
+        """
         self.grad_checkpointing = enable
 
     def no_weight_decay(self) -> set[str]:
@@ -272,7 +275,7 @@ def _checkpointed(layer: nn.Module, x: Tensor) -> Tensor:
 @contextmanager
 def _frozen_statistics(module: nn.Module) -> Iterator[None]:
     """BatchNorm goes on using the batch's statistics and stops recording them."""
-    norms = [m for m in module.modules() if isinstance(m, nn.BatchNorm2d)]
+    norms = [m for m in module.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
     before = [(norm.momentum, norm.num_batches_tracked) for norm in norms]
     try:
         for norm in norms:

@@ -65,8 +65,9 @@ def family_config(
     """
     if layout not in ("sandwich", "swin"):
         raise ConfigError(unknown_name("layout", layout, ("sandwich", "swin")))
-    if not len(widths) == len(depths) == len(num_heads):
-        raise ConfigError(f"widths, depths and num_heads must be equally long, got {widths}, {depths}, {num_heads}")
+    if not len(widths) == len(depths) == len(num_heads) > 0:
+        lists = f"{widths}, {depths}, {num_heads}"
+        raise ConfigError(f"widths, depths and num_heads must be equally long and not empty, got {lists}")
     stages = []
     for index, (width, depth, heads) in enumerate(zip(widths, depths, num_heads, strict=True)):
         value_dim = round(value_ratio * width / heads) if heads > 0 else 0

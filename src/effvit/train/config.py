@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import typing
 from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
@@ -64,6 +65,11 @@ class TrainConfig:
             f"{name} must be {allowed}, got {getattr(self, name)!r}"
             for name, allowed, holds in _LIMITS
             if not holds(getattr(self, name))
+        ]
+        faults += [
+            f"{name} must be finite, got {value}"
+            for name, value in vars(self).items()
+            if isinstance(value, float) and not math.isfinite(value)
         ]
         if not faults and self.min_learning_rate > self.learning_rate:
             faults.append(

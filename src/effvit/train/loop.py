@@ -80,7 +80,7 @@ def fit(
     optimizer = make_optimizer(model, config)
     train_loader = _loader(data.train, train_transform(config.preprocessing, config.augmentation), config, shuffle=True)
     val_loader = _loader(data.val, eval_transform(config.preprocessing), config, shuffle=False)
-    keep = save_weights or _efficientvit_saver(data, config)
+    keep = save_weights or _efficientvit_saver(data, config, run)
 
     if resume:
         history = _restore(run, model, optimizer, config)
@@ -229,13 +229,18 @@ def _validation_reporter(
     return lambda done, total: on_step(StepReport("val", epoch + 1, config.epochs, done, total, None))
 
 
-def _efficientvit_saver(data: FolderData, config: TrainConfig) -> Callable[[Path, nn.Module, EpochRecord], object]:
+def _efficientvit_saver(
+    data: FolderData, config: TrainConfig, run: RunFolder
+) -> Callable[[Path, nn.Module, EpochRecord], object]:
+    initial_weights = run.read_record().get("initial_weights")
+
     def save_weights(folder: Path, model: nn.Module, record: EpochRecord) -> None:
         if not isinstance(model, EfficientViT):
             raise ConfigError(f"weights of a {type(model).__name__} need save_weights=, a function that writes them")
         provenance = {
             "source": "effvit train",
             "data": data.root.resolve().name,
+            "initial_weights": initial_weights,
             "epoch": record.epoch,
             "val_top1": record.val_top1,
             "config": config.to_dict(),
@@ -279,6 +284,9 @@ def _restore(
     if changed:
         differences = ", ".join(f"{name} was {before.get(name)}, is {now[name]}" for name in changed)
         raise ConfigError(f"a resumed run keeps its configuration, but {differences}")
-    model.load_state_dict(state["model"])
-    optimizer.load_state_dict(state["optimizer"])
+    try:
+        model.load_state_dict(state["model"])
+        optimizer.load_state_dict(state["optimizer"])
+    except (RuntimeError, ValueError) as error:  # another network than the run was started with
+        raise RunError(f"{run.checkpoint} does not fit the network: {' '.join(str(error).split())[:300]}") from error
     return [EpochRecord(**record) for record in state["history"]]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+from collections.abc import Mapping
 from pathlib import Path
 
 from effvit.files import atomic_path, make_output_folder, write_json
@@ -10,12 +11,15 @@ from effvit.train.evaluate import Evaluation
 from effvit.train.figures import write_confusion, write_worst
 
 
-def write_evaluation(folder: Path | str, evaluation: Evaluation) -> list[Path]:
+def write_evaluation(
+    folder: Path | str, evaluation: Evaluation, *, about: Mapping[str, str] | None = None
+) -> list[Path]:
     """Write summary.json, predictions.csv, confusion.png and worst.png.
 
     Args:
         folder: Where to; made if it is missing. Files of an earlier evaluation are replaced.
         evaluation: What to write.
+        about: What was evaluated on what, for summary.json.
 
     Returns:
         The four files.
@@ -26,7 +30,7 @@ def write_evaluation(folder: Path | str, evaluation: Evaluation) -> list[Path]:
     folder = make_output_folder(folder)
     files = [folder / name for name in ("summary.json", "predictions.csv", "confusion.png", "worst.png")]
     summary, predictions, confusion, worst = files
-    write_json(summary, evaluation.summary())
+    write_json(summary, {**(about or {}), **evaluation.summary()})
     _write_predictions(predictions, evaluation)
     write_confusion(confusion, evaluation)
     write_worst(worst, evaluation)

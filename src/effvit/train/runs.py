@@ -24,8 +24,9 @@ import torch
 
 from effvit.data.datasets import FolderData, Sample
 from effvit.environment import environment
-from effvit.errors import RunError
+from effvit.errors import ConfigError, RunError, first_line
 from effvit.files import atomic_path, make_output_folder, read_json, write_json, write_text
+from effvit.model.config import EfficientViTConfig
 from effvit.train.config import TrainConfig
 
 
@@ -106,6 +107,17 @@ class RunFolder:
         """The configuration the run was started with."""
         return TrainConfig.from_dict(self.read_record()["config"])
 
+    def read_network(self) -> EfficientViTConfig:
+        """The network the run was started with, which weights may have brought along.
+
+        Raises:
+            RunError: If run.json does not say.
+        """
+        try:
+            return EfficientViTConfig.from_dict(self.read_record()["network"])
+        except (KeyError, ConfigError) as error:
+            raise RunError(f"{self.path / 'run.json'} does not say which network was trained: {error}") from error
+
     def read_data(self, root: Path | str | None = None) -> FolderData:
         """The split the run was started with.
 
@@ -147,8 +159,7 @@ class RunFolder:
         try:
             state = torch.load(self.checkpoint, map_location="cpu", weights_only=True)
         except Exception as error:  # zip, pickle and torch each raise their own on a damaged file
-            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-            raise RunError(f"{self.checkpoint} is damaged: {reason}") from error
+            raise RunError(f"{self.checkpoint} is damaged: {first_line(error)}") from error
         return cast(dict[str, Any], state)
 
 

@@ -1,0 +1,61 @@
+"""From a weights file to named tensors and back, never running what a file contains."""
+
+from __future__ import annotations
+
+import argparse
+import pickle
+import warnings
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from effvit.errors import WeightsError, first_line
+from effvit.files import atomic_path
+
+WEIGHTS_FILE = "model.safetensors"
+"""Name of the weights in a folder of ours, and in timm's repositories."""
+
+
+def weights_file_in(folder: Path) -> Path:
+    """The weights file of a weights folder or a run folder; WeightsError if there is none."""
+    for candidate in (folder / WEIGHTS_FILE, folder / "weights" / WEIGHTS_FILE, folder / "pytorch_model.bin"):
+        if candidate.is_file():
+            return candidate
+    raise WeightsError(f"no weights in folder {folder}: neither {WEIGHTS_FILE} nor weights/{WEIGHTS_FILE}")
+
+
+def read_tensors(path: Path) -> dict[str, Tensor]:
+    """The tensors of a file by name, unwrapped from `model` or `state_dict`; nothing in it is run as code.
+
+    Raises:
+        WeightsError: If it is damaged, or holds more than weights.
+    """
+    try:
+        if path.suffix == ".safetensors":
+            return load_file(path)
+        # The official training script stores its command line, an argparse.Namespace: plain attributes.
+        with warnings.catch_warnings(), torch.serialization.safe_globals([argparse.Namespace]):
+            warnings.simplefilter("ignore")  # torch wonders aloud about files that it then refuses
+            content = torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        reason = first_line(error)
+        raise WeightsError(f"{path} is refused: it is no checkpoint, or holds more than weights ({reason})") from error
+    except Exception as error:  # a damaged file makes torch's reader stumble anywhere
+        raise WeightsError(f"cannot read weights from {path}: {first_line(error)}") from error
+    for key in ("model", "state_dict"):
+        if isinstance(content, dict) and isinstance(content.get(key), dict):
+            content = content[key]
+    if not isinstance(content, dict):
+        raise WeightsError(f"{path} holds a {type(content).__name__}, not a state dict")
+    return {str(name).removeprefix("module."): v for name, v in content.items() if isinstance(v, Tensor)}
+
+
+def write_tensors(path: Path, state: dict[str, Tensor]) -> None:
+    """Write a safetensors file, or for any other ending a torch checkpoint `{"model": ...}`; atomically."""
+    with atomic_path(path) as temporary:
+        if path.suffix != ".safetensors":
+            torch.save({"model": state}, temporary)
+            return
+        save_file({name: value.contiguous() for name, value in state.items()}, temporary, metadata={"format": "pt"})
