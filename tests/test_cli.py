@@ -163,7 +163,7 @@ class TestResults:
         assert "top-1" in capsys.readouterr().out
 
     @pytest.mark.parametrize("form", ["", "model.onnx"])
-    def test_predict(self, form: str, trained: Path, photos: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    def test_predict(self, form: str, trained: Path, photos: Path, tmp_path: Path, capsys) -> None:
         capsys.readouterr()
         picture = photos / "gem" / "0.png"
         assert run(["predict", str(trained / form), str(picture), str(photos / "leaf"), "--top-k", "2", "--json"]) == 0
@@ -172,8 +172,16 @@ class TestResults:
         for row in rows:
             probabilities = [entry["probability"] for entry in row["classes"]]
             assert len(probabilities) == 2 and probabilities == sorted(probabilities, reverse=True)
-        assert run(["predict", str(trained / form), str(picture)]) == 0
+        output = tmp_path / "out"
+        assert run(["predict", str(trained / form), str(picture), "--output", str(output)]) == 0
         assert "gem" in capsys.readouterr().out
+        assert json.loads((output / "predictions.json").read_text())[0]["path"] == str(picture)
+
+    def test_another_picture_size(self, trained: Path, photos: Path, tmp_path: Path, capsys) -> None:
+        arguments = ["--image-size", "48x64", "--output", str(tmp_path / "eval")]
+        assert run(["eval", str(trained), str(photos), *arguments]) == 0
+        line = one_line(["predict", str(trained / "model.onnx"), str(photos), "--image-size", "64"], capsys)
+        assert "model.onnx takes pictures of shape (any, 3, 32, 32), got (32, 3, 64, 64)" in line
 
     def test_predict_reports_a_corrupt_picture_and_goes_on(
         self, trained: Path, photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]

@@ -265,6 +265,7 @@ class TestNoHiddenState:
 
     @torch.no_grad()
     def test_device_move(self) -> None:
+        """No second device here: what stayed behind would not be on meta, and would mix devices."""
         model = self.after_a_forward_in_eval().to("meta")
         assert model(self.x.to("meta")).shape == (1, 1000)
         assert all(value.is_meta for value in [*model.parameters(), *model.buffers()])

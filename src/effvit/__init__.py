@@ -17,18 +17,26 @@ _PUBLIC = {
     "EffvitError": "effvit.errors",
     "Preprocessing": "effvit.preprocessing",
     "WeightsInfo": "effvit.model.checkpoints",
+    "benchmark": "effvit.deploy.benchmark",
     "create_model": "effvit.model.factory",
+    "export": "effvit.deploy.export",
     "list_variants": "effvit.model.variants",
     "load": "effvit.model.factory",
+    "rewrite": "effvit.deploy.rewrite",
     "save": "effvit.model.checkpoints",
+    "save_foreign": "effvit.model.checkpoints",
 }
 
 __all__ = [*_PUBLIC, "__version__"]
 
 if TYPE_CHECKING:
+    from effvit.deploy.benchmark import benchmark as benchmark
+    from effvit.deploy.export import export as export
+    from effvit.deploy.rewrite import rewrite as rewrite
     from effvit.errors import EffvitError as EffvitError
     from effvit.model.checkpoints import WeightsInfo as WeightsInfo
     from effvit.model.checkpoints import save as save
+    from effvit.model.checkpoints import save_foreign as save_foreign
     from effvit.model.config import EfficientViTConfig as EfficientViTConfig
     from effvit.model.factory import create_model as create_model
     from effvit.model.factory import load as load

@@ -6,7 +6,7 @@ the transforms carry it out. No torch here.
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from typing import Any
 
 from effvit.errors import ConfigError
@@ -45,6 +45,10 @@ class Preprocessing:
             faults.append(f"crop_ratio must be in (0, 1], got {self.crop_ratio}")
         if faults:
             raise ConfigError("preprocessing: " + "; ".join(faults))
+
+    def at_size(self, image_size: tuple[int, int] | None) -> Preprocessing:
+        """The same for pictures of another height and width in pixels; None keeps them."""
+        return self if image_size is None else replace(self, image_size=image_size)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON."""

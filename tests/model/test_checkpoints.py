@@ -256,3 +256,66 @@ def test_weights_without_a_description_need_a_name(model: EfficientViT, tmp_path
 def test_what_is_written_is_a_plain_tensor_file(model: EfficientViT, tmp_path: Path) -> None:
     effvit.save(tmp_path, model)
     assert set(load_file(tmp_path / "model.safetensors")) == set(model.state_dict())
+
+
+def test_the_deploy_form_is_not_saved_as_if_it_could_be_read_back(model: EfficientViT, tmp_path: Path) -> None:
+    from effvit.deploy.rewrite import rewrite
+
+    with pytest.raises(WeightsError, match="was rewritten for inference; save the network it was made from"):
+        effvit.save(tmp_path / "out", rewrite(model))
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_description_speaks_for_its_own_file_alone(model: EfficientViT, tmp_path: Path) -> None:
+    effvit.save(tmp_path, model)
+    other = randomise(effvit.create_model("efficientvit_m0", num_classes=2))
+    path = save_foreign(tmp_path / "official_m0.pth", other, "official")
+    assert same(effvit.create_model("efficientvit_m0", weights=path), other)
+
+
+def test_a_misshapen_table_is_in_the_list(model: EfficientViT, tmp_path: Path) -> None:
+    state = foreign_state_dict(model, "official")
+    state["blocks1.0.mixer.m.attn.attention_biases"] = torch.zeros(2, 50)
+    state["extra"] = torch.zeros(1)
+    torch.save(state, tmp_path / "weights.pth")
+    with pytest.raises(WeightsError, match=r"attention_biases has shape \(2, 50\).*; unexpected extra"):
+        effvit.create_model(TINY, weights=tmp_path / "weights.pth")
+
+
+@pytest.mark.parametrize("change", [{"ffn_ratio": 4}, {"value_ratio": 0.5}, {"key_dim": 8}])
+@pytest.mark.parametrize("style", ["official", "timm"])
+def test_networks_that_the_other_worlds_cannot_build_get_no_names(style: str, change: dict[str, float]) -> None:
+    sizes = {"widths": (8, 16, 24), "depths": (1, 1, 1), "num_heads": (1, 2, 2), "query_kernels": (3, 3)}
+    with pytest.raises(WeightsError, match=f"other has no {style} names: widths inside"):
+        foreign_state_dict(EfficientViT(family_config("other", **sizes, **change)), style)
+    assert foreign_state_dict(EfficientViT(family_config("other", **sizes)), style)
+
+
+def test_a_backbone_gets_a_head(model: EfficientViT, tmp_path: Path) -> None:
+    state = {k: v for k, v in foreign_state_dict(model, "official").items() if not k.startswith("head")}
+    torch.save(state, tmp_path / "backbone.pth")
+    assert effvit.create_model(TINY, weights=tmp_path / "backbone.pth").config.num_classes == 0
+    target = effvit.create_model(TINY, weights=tmp_path / "backbone.pth", num_classes=6)
+    assert target.head.linear.weight.shape[0] == 6
+    assert torch.equal(target.stem[0].conv.weight, model.stem[0].conv.weight)
+
+
+def test_a_configuration_given_as_a_value_is_kept(model: EfficientViT, tmp_path: Path) -> None:
+    path = save_foreign(tmp_path / "weights.pth", model, "official")
+    config = replace(model.config, num_classes=9)
+    assert effvit.create_model(config, weights=path).config == config
+
+
+def test_what_was_replaced_is_said(model: EfficientViT, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    path = save_foreign(tmp_path / "weights.pth", model, "official")
+    effvit.create_model(TINY, weights=path)
+    assert not caplog.records
+    effvit.create_model(TINY, weights=path, num_classes=9, image_size=448)
+    assert "head of 3 classes replaced by a new one of 9; 2 bias tables resized" in caplog.text
+    assert caplog.records[0].levelname == "WARNING"
+
+
+def test_a_network_of_one_channel_is_described_as_such(tmp_path: Path) -> None:
+    effvit.save(tmp_path, effvit.create_model(TINY, in_channels=1, image_size=64))
+    preprocessing = effvit.load(tmp_path)[1].preprocessing
+    assert preprocessing.mean == (0.5,) and preprocessing.image_size == (64, 64)

@@ -27,8 +27,8 @@ class Classifier:
     """Where pictures are handed over."""
 
 
-def open_classifier(source: str, device: str) -> Classifier:
-    """Open a run folder, a weights folder, a Hub id or an ONNX file.
+def open_classifier(source: str, device: str, image_size: tuple[int, int] | None = None) -> Classifier:
+    """Open a run folder, a weights folder, a Hub id or an ONNX file; feed it pictures of another size if one is given.
 
     Raises:
         WeightsError: If it cannot be read, or does not name its classes.
@@ -44,7 +44,9 @@ def open_classifier(source: str, device: str) -> Classifier:
         names, preprocessing = model.metadata.class_names, model.metadata.preprocessing
         if names is None or preprocessing is None:
             raise WeightsError(f"{source} does not name its classes: it was not exported by effvit from a run")
-        return Classifier(predict=model, class_names=names, preprocessing=preprocessing, device="cpu")
+        return Classifier(
+            predict=model, class_names=names, preprocessing=preprocessing.at_size(image_size), device="cpu"
+        )
     from effvit.model.factory import load
 
     where = find_device(device)
@@ -54,7 +56,7 @@ def open_classifier(source: str, device: str) -> Classifier:
     return Classifier(
         predict=network_predictor(network),
         class_names=info.class_names,
-        preprocessing=info.preprocessing,
+        preprocessing=info.preprocessing.at_size(image_size),
         device=str(where),
     )
 

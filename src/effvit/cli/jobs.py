@@ -140,9 +140,7 @@ def export_network(
     image_size: tuple[int, int] | None = None,
 ) -> dict[str, Any]:
     """Export, verified on the run's held-out pictures where there are some; plain values for JSON."""
-    preprocessing = info.preprocessing
-    if image_size is not None:
-        preprocessing = replace(preprocessing, image_size=image_size)
+    preprocessing = info.preprocessing.at_size(image_size)
     samples = [sample for sample in run.read_data().val if sample.path.is_file()] if run is not None else []
     with output_folder(path.parent), progress("export and compare") as on_batch:
         exported = export(

@@ -99,6 +99,7 @@ def evaluate(
     data: Annotated[
         Path | None, typer.Argument(help="Folder of class folders; left out: the run's own held-out pictures.")
     ] = None,
+    image_size: ImageSize = None,
     batch_size: BatchSize = 64,
     workers: Workers = 0,
     device: Device = "auto",
@@ -116,7 +117,7 @@ def evaluate(
     run = run_of(source)
     if data is None and run is None:
         raise ConfigError(f"{source} is not a run folder, so it has no pictures of its own: give DATA")
-    classifier = open_classifier(source, device)
+    classifier = open_classifier(source, device, parse_size(image_size))
     if data is None and run is not None:
         samples, place = run.read_data().val, "eval"
     else:
@@ -135,20 +136,23 @@ def predict(
     source: Annotated[str, typer.Argument(help="Run, weights folder, Hub id or .onnx file.", metavar="RUN")],
     pictures: Annotated[list[Path], typer.Argument(help="Pictures, and folders of them.")],
     top_k: Annotated[int, typer.Option(help="Classes to name for each picture.")] = 5,
+    image_size: ImageSize = None,
     batch_size: BatchSize = 32,
     workers: Workers = 0,
     device: Device = "auto",
+    output: Output = None,
     as_json: Json = False,
 ) -> None:
     """Name the most probable classes of pictures."""
     from effvit.cli.classifiers import open_classifier
-    from effvit.cli.render import emit, predictions_table, progress
+    from effvit.cli.render import emit, predictions_table, progress, say
     from effvit.data.pictures import list_pictures
+    from effvit.files import make_output_folder, write_json
     from effvit.train.predict import predict_pictures
 
     check_positive(top_k=top_k, batch_size=batch_size)
     paths = list_pictures(pictures)
-    classifier = open_classifier(source, device)
+    classifier = open_classifier(source, device, parse_size(image_size))
     with progress("predict") as on_batch:
         predictions = predict_pictures(
             classifier.predict,
@@ -171,6 +175,9 @@ def predict(
         }
         for prediction in predictions
     ]
+    if output is not None:
+        write_json(make_output_folder(output) / "predictions.json", rows)
+        say(f"predictions.json is in {output}")
     emit(rows, predictions_table, as_json)
 
 

@@ -113,10 +113,8 @@ def export(
 
 def _for_size(info: WeightsInfo, image_size: int | tuple[int, int] | None) -> WeightsInfo:
     """The same with another picture size, given as side or (height, width); None keeps it."""
-    if image_size is None:
-        return info
     size = (image_size, image_size) if isinstance(image_size, int) else image_size
-    return replace(info, preprocessing=replace(info.preprocessing, image_size=size))
+    return replace(info, preprocessing=info.preprocessing.at_size(size))
 
 
 def _check_answer(model: nn.Module, images: Tensor, info: WeightsInfo) -> None:

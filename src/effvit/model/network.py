@@ -164,6 +164,16 @@ class EfficientViT(nn.Module):
         logits, distilled_logits = self.head(x), self.head_distilled(x)
         return (logits, distilled_logits) if self.training else (logits + distilled_logits) / 2
 
+    @property
+    def num_classes(self) -> int:
+        """Classes of the head; 0 for none."""
+        return self.config.num_classes
+
+    @property
+    def num_features(self) -> int:
+        """Channels of the last feature map, which the head takes."""
+        return self.config.stages[-1].width
+
     def output_shapes(self) -> list[tuple[int, int]]:
         """Channels and stride of each map of `features`."""
         return [(stage.width, PATCH_SIZE * 2**index) for index, stage in enumerate(self.config.stages)]
@@ -183,8 +193,7 @@ class EfficientViT(nn.Module):
         like = next(self.stem.parameters())
 
         def head() -> nn.Module:
-            width, norm = self.config.stages[-1].width, self.config.norm
-            return NormLinear(width, num_classes, norm=norm).to(like).train(self.training)
+            return NormLinear(self.num_features, num_classes, norm=self.config.norm).to(like).train(self.training)
 
         self.head = head() if num_classes else nn.Identity()
         self.head_distilled = head() if num_classes and distilled else None
