@@ -53,9 +53,10 @@ class Hub:
                 owner, name, *rest = self.path.split("?")[0].strip("/").split("/")
                 assert rest[0] == "resolve"
                 commit = {"main": hub.main, "v2": LATER}.get(rest[1], rest[1])
-                files = hub.repositories.get(f"{owner}/{name}{'@v2' if commit == LATER else ''}")
+                suffix = {COMMIT: "", LATER: "@v2"}.get(commit, "@missing")
+                files = hub.repositories.get(f"{owner}/{name}{suffix}")
                 content = None if files is None else files.get("/".join(rest[2:]))
-                if content is None or commit not in (COMMIT, LATER):
+                if content is None:
                     known = f"{owner}/{name}" in hub.repositories
                     code = "RepoNotFound" if not known else "RevisionNotFound" if files is None else "EntryNotFound"
                     self.send_response(404)

@@ -92,14 +92,20 @@ def fetch(text: str) -> tuple[Path, dict[str, Any]]:
 def _download(repository: str, file: str, revision: str | None, *, optional: bool = False) -> Path | None:
     # Imported here: it takes a third of a second, and most uses never leave this machine.
     from huggingface_hub import get_hf_file_metadata, hf_hub_download, hf_hub_url
-    from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError, RepositoryNotFoundError
+    from huggingface_hub.errors import (
+        EntryNotFoundError,
+        HfHubHTTPError,
+        LocalEntryNotFoundError,
+        RepositoryNotFoundError,
+        RevisionNotFoundError,
+    )
 
     try:
         with _quiet():
             reachable = True
             try:
                 get_hf_file_metadata(hf_hub_url(repository, file, revision=revision), timeout=_TIMEOUT_SECONDS)
-            except (EntryNotFoundError, RepositoryNotFoundError):
+            except HfHubHTTPError:  # the Hub has answered
                 raise
             except Exception:  # no network, in the words of whichever HTTP library
                 # The download itself would try for half a minute and comment on each attempt.
@@ -110,6 +116,8 @@ def _download(repository: str, file: str, revision: str | None, *, optional: boo
         failure: Exception = error
     except RepositoryNotFoundError as error:
         reason, failure = "no such repository, or it is private", error
+    except RevisionNotFoundError as error:
+        reason, failure = f"it has no revision {revision}", error
     except EntryNotFoundError as error:
         reason, failure = f"it has no {file}", error
     except Exception as error:  # the Hub's client raises its HTTP library's errors, a family of its own
