@@ -13,6 +13,7 @@ import time
 from pathlib import Path
 
 import pytest
+import torch
 from helpers import write_photos
 
 import effvit
@@ -239,8 +240,6 @@ def interrupt(*_: object) -> None:
 
 def effvit_top1(trained: Path, photos: Path) -> float:
     """Accuracy counted by hand, picture by picture."""
-    import torch
-
     from effvit.data.datasets import find_samples
     from effvit.data.pictures import read_picture
     from effvit.data.transforms import eval_transform, normalize
@@ -286,15 +285,15 @@ class TestMistakes:
             ("train", "train needs DATA, a folder of photos, or --resume RUN"),
             ("train photos --model efficientvit_m9", "unknown model 'efficientvit_m9' (did you mean"),
             ("train photos --model resnet50", "unknown model 'resnet50'; known: efficientvit_m0"),
-            ("train photos --epochs 0", "epochs must be at least 1, got 0"),
-            ("train photos --epochs -3", "epochs must be at least 1, got -3"),
+            ("train photos --epochs 0", "epochs must be in 1..1000000, got 0"),
+            ("train photos --epochs -3", "epochs must be in 1..1000000, got -3"),
             ("train photos --epochs two", "Invalid value for '--epochs': Input should be a valid integer"),
-            ("train photos --batch-size 0", "batch_size must be at least 2, got 0"),
+            ("train photos --batch-size 0", "batch_size must be in 2..1000000, got 0"),
             ("train photos --image-size 0", "--image-size must be a side in pixels or HEIGHTxWIDTH, got '0'"),
             ("train photos --image-size 16", "image_size must be a height and a width from 32 up, got (16, 16)"),
             ("train photos --image-size big", "got 'big'"),
-            ("train photos --workers -1", "num_workers must be at least 0, got -1"),
-            ("train photos --seed -1", "seed must be at least 0, got -1"),
+            ("train photos --workers -1", "num_workers must be in 0..256, got -1"),
+            ("train photos --seed -1", "seed must be in 0..2**63-1, got -1"),
             ("train photos --device tpu", "device 'tpu' cannot be used here; usable: cpu"),
             ("train photos --set colour=3", "unknown field 'colour'"),
             ("train photos --set learning_rate=fast", "learning_rate must be a number, got 'fast'"),
@@ -326,6 +325,21 @@ class TestMistakes:
             (
                 "train photos --set preprocessing.mean=0.5 --set preprocessing.std=0.5",
                 "one value for each of 3 channels",
+            ),
+            ("train photos --seed 18446744073709551616", "seed must be in 0..2**63-1"),
+            ("train photos --image-size 100000", "image_size must be two whole numbers in 1..8192"),
+            ("train photos --workers 1000", "num_workers must be in 0..256, got 1000"),
+            ("train photos --set preprocessing.mean=nan,0,0", "mean and std must be finite"),
+            ("benchmark efficientvit_m0 --threads 100000", "--threads must be at most 1024, got 100000"),
+            ("eval damaged-run", "run.json is not what a run writes: KeyError"),
+            ("train --resume damaged-run", "run.json is not what a run writes: KeyError"),
+            ("eval damaged-split", "split.json is not what a run writes: KeyError"),
+            ("train --resume damaged-checkpoint", "last.pt is damaged: it is not a checkpoint of a run"),
+            ("train --resume garbled-checkpoint", "last.pt is damaged: it cannot be read as a checkpoint"),
+            ("eval moved-data", "the pictures of moved-data are gone: there is no folder /nowhere any more"),
+            (
+                "train photos --weights run/model.onnx",
+                "is refused: it is no checkpoint, or holds code, which is never run",
             ),
             ("train caps", "caps has train/ with class folders but no val/"),
             ("eval noise.pth photos", "noise.pth"),
@@ -366,6 +380,7 @@ class TestMistakes:
     ) -> None:
         (bad / "photos").symlink_to(photos)
         (bad / "run").symlink_to(trained)
+        damage(trained, bad)
         before = snapshot(bad)
         monkeypatch.chdir(bad)
         line = one_line(arguments.split(), capsys)
@@ -403,6 +418,18 @@ class TestMistakes:
             run(["--debug", "train", "missing"])
 
 
+def damage(trained: Path, folder: Path) -> None:
+    """Copies of a run, each with one file that is not what it was."""
+    for name in ("damaged-run", "damaged-split", "damaged-checkpoint", "garbled-checkpoint", "moved-data"):
+        shutil.copytree(trained, folder / name)
+    (folder / "damaged-run" / "run.json").write_text("{}")
+    (folder / "damaged-split" / "split.json").write_text("{}")
+    torch.save({"a": torch.zeros(2)}, folder / "damaged-checkpoint" / "checkpoints" / "last.pt")
+    (folder / "garbled-checkpoint" / "checkpoints" / "last.pt").write_bytes(b"garbage")
+    record = json.loads((folder / "moved-data" / "run.json").read_text())
+    (folder / "moved-data" / "run.json").write_text(json.dumps({**record, "data_root": "/nowhere"}))
+
+
 def snapshot(folder: Path) -> set[str]:
     return {str(path.relative_to(folder)) for path in folder.rglob("*")}
 
@@ -424,6 +451,7 @@ def test_an_interrupted_run_continues_to_the_same_weights(how: signal.Signals, p
     _, errors = process.communicate()
     if how is not signal.SIGKILL:
         assert process.returncode == 130, errors
+        assert errors.splitlines()[-1] == "interrupted"
         assert f"continue with: effvit train --resume {cut}" in errors and "Traceback" not in errors
     assert json.loads((cut / "run.json").read_text())["status"] != "finished"
     assert run(["train", "--resume", str(cut)]) == 0

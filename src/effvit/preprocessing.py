@@ -6,6 +6,7 @@ the transforms carry it out. No torch here.
 
 from __future__ import annotations
 
+import math
 from dataclasses import asdict, dataclass, fields, replace
 from typing import Any
 
@@ -13,6 +14,8 @@ from effvit.errors import ConfigError
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
+MAX_IMAGE_SIZE = 8192
+"""Largest side of a picture in pixels: beyond it is a mistyped number, and takes the machine's memory."""
 INTERPOLATIONS = ("bicubic", "bilinear", "nearest")
 
 
@@ -33,8 +36,10 @@ class Preprocessing:
 
     def __post_init__(self) -> None:
         faults = []
-        if len(self.image_size) != 2 or any(side < 1 for side in self.image_size):
-            faults.append(f"image_size must be two positive integers, got {self.image_size}")
+        if len(self.image_size) != 2 or not all(1 <= side <= MAX_IMAGE_SIZE for side in self.image_size):
+            faults.append(f"image_size must be two whole numbers in 1..{MAX_IMAGE_SIZE}, got {self.image_size}")
+        if not all(map(math.isfinite, (*self.mean, *self.std))):
+            faults.append(f"mean and std must be finite, got {self.mean} and {self.std}")
         if len(self.mean) != len(self.std) or not self.mean:
             faults.append(f"mean and std must have one value per channel, got {self.mean} and {self.std}")
         if any(value <= 0 for value in self.std):

@@ -213,7 +213,7 @@ def test_a_hostile_file_is_refused(writer, tmp_path: Path, monkeypatch: pytest.M
     monkeypatch.chdir(tmp_path)
     path = tmp_path / "hostile.pth"
     writer({"model": Hostile()}, path)
-    with pytest.raises(WeightsError, match=r"hostile.pth is refused: it is no checkpoint, or holds more than weights"):
+    with pytest.raises(WeightsError, match=r"hostile.pth is refused: it is no checkpoint, or holds code, which"):
         read_weights(path)
     assert not (tmp_path / "hostile-code-has-run").exists()
 
@@ -319,3 +319,59 @@ def test_a_network_of_one_channel_is_described_as_such(tmp_path: Path) -> None:
     effvit.save(tmp_path, effvit.create_model(TINY, in_channels=1, image_size=64))
     preprocessing = effvit.load(tmp_path)[1].preprocessing
     assert preprocessing.mean == (0.5,) and preprocessing.image_size == (64, 64)
+
+
+def test_a_save_that_fails_leaves_the_folder_as_it_was(model: EfficientViT, tmp_path: Path) -> None:
+    folder = effvit.save(tmp_path / "weights", model)
+    bad = effvit.WeightsInfo(provenance={"not JSON": {1}})
+    with pytest.raises(WeightsError, match="provenance must be plain JSON values"):
+        effvit.save(folder, effvit.create_model(TINY, num_classes=4), bad)
+    assert same(effvit.load(folder)[0], model)
+    with pytest.raises(WeightsError, match="provenance must be plain JSON values"):
+        effvit.save(tmp_path / "new", model, bad)
+    assert not (tmp_path / "new").exists()
+
+
+def test_a_description_of_another_file_is_noticed(model: EfficientViT, tmp_path: Path) -> None:
+    effvit.save(tmp_path / "one", model)
+    effvit.save(tmp_path / "other", effvit.create_model(TINY, num_classes=4))
+    (tmp_path / "one" / "config.json").replace(tmp_path / "other" / "config.json")
+    with pytest.raises(WeightsError, match="do not belong together: .*head of 4 classes replaced by a new one of 3"):
+        effvit.load(tmp_path / "other")
+
+
+@pytest.mark.parametrize("names", ["abc", ("cat", "cat"), (1, 2)])
+def test_class_names_are_different_texts(names: object) -> None:
+    with pytest.raises(WeightsError, match="class_names must be a tuple of different texts, got"):
+        effvit.WeightsInfo(class_names=names)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"num_classes": "10"}, "num_classes must be a whole number, 0 or more, got '10'"),
+        ({"num_classes": 2.5}, "num_classes must be a whole number, 0 or more, got 2.5"),
+        ({"image_size": "224"}, "image_size must be a side, or a height and a width, got '224'"),
+        ({"image_size": (64,)}, r"image_size must be a side, or a height and a width, got \(64,\)"),
+        ({"image_size": (float("nan"), 64)}, r"image_size must be a height and a width from 32 up, got \(nan, 64\)"),
+        ({"window": 2.5}, "window must be a whole number, got 2.5"),
+        ({"window": -1}, "window must be positive, got -1"),
+        ({"weights": 3}, "weights must be a path, a Hub id or 'imagenet', got 3"),
+        ({"weights": ""}, "weights must be a path, a Hub id or 'imagenet', got ''"),
+    ],
+)
+def test_odd_arguments_are_one_line(arguments: dict[str, object], message: str) -> None:
+    with pytest.raises(effvit.EffvitError, match=message):
+        effvit.create_model(TINY, **arguments)
+
+
+def test_a_device_that_is_not_there(model: EfficientViT, tmp_path: Path) -> None:
+    effvit.save(tmp_path, model)
+    with pytest.raises(effvit.EffvitError, match="device 'foo' cannot be used here; usable: cpu"):
+        effvit.load(tmp_path, device="foo")
+
+
+@pytest.mark.parametrize("name", [None, 3])
+def test_what_is_no_name(name: object) -> None:
+    with pytest.raises(effvit.EffvitError, match="wants a name of list_variants.. or an EfficientViTConfig, got"):
+        effvit.create_model(name)

@@ -49,7 +49,7 @@ def test_all_faults_in_one_line() -> None:
     message = str(caught.value)
     assert "\n" not in message
     for fault in (
-        "num_classes must be 0 or more, got -1",
+        "num_classes must be a whole number, 0 or more, got -1",
         "drop_path must be in [0, 1), got 1.5",
         "'group'",
         "from 32",

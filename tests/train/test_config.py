@@ -80,8 +80,8 @@ def test_every_field_can_be_set_to_what_it_is() -> None:
         ("epochs=2.5", "epochs must be a whole number, got '2.5'"),
         ("augmentation.crop_scale=0.5,x", "augmentation.crop_scale must be a number, got 'x'"),
         ("augmentation.crop_scale=0.5", "crop_scale must be two ascending values"),
-        ("preprocessing.image_size=0,32", "image_size must be two positive integers"),
-        ("epochs=0", "epochs must be at least 1, got 0"),
+        ("preprocessing.image_size=0,32", "image_size must be two whole numbers in 1"),
+        ("epochs=0", "epochs must be in 1..1000000, got 0"),
     ],
 )  # fmt: skip
 def test_wrong_assignment_is_one_line(assignment: str, message: str) -> None:

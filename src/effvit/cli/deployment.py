@@ -14,6 +14,7 @@ from effvit.cli.options import (
     Json,
     Output,
     check_positive,
+    check_threads,
     command_line,
     parse_numbers,
     parse_size,
@@ -83,6 +84,7 @@ def benchmark(
     from effvit.files import output_folder, write_json, write_text
 
     check_positive(threads=threads, rounds=rounds)
+    check_threads(threads)
     batch_sizes, size, where = parse_numbers(batch, "--batch"), parse_size(image_size), find_device(device)
     with nullcontext() if output is None else output_folder(output) as folder:
         with progress("measure") as on_round:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -17,7 +18,7 @@ from effvit.data.loaders import PictureLoader
 from effvit.data.transforms import eval_transform, normalize
 from effvit.deploy.export import export
 from effvit.device import find_device
-from effvit.errors import ConfigError
+from effvit.errors import ConfigError, RunError
 from effvit.files import make_output_folder, output_folder, sha256
 from effvit.model.checkpoints import WeightsInfo
 from effvit.model.factory import create_model, find_weights
@@ -81,7 +82,7 @@ def start_training(
     )
     if pictures.skipped:
         first = pictures.skipped[0]
-        say(f"{len(pictures.skipped)} files left out, the first: {first.path} ({first.reason}); all in split.json")
+        say(f"left out: {len(pictures.skipped)}, the first {first.path} ({first.reason}); all in split.json")
     _fit(network, pictures, config, run, resume=False)
     return run
 
@@ -96,10 +97,10 @@ def resume_training(path: Path, *, device: str, workers: int | None) -> RunFolde
         num_workers=config.num_workers if workers is None else workers,
     )
     pictures = run.read_data()
-    done = len(run.read_metrics())
+    done = len(run.load_checkpoint().get("history", ()))
     if done == config.epochs:
         say(f"{run.path} is finished: all {done} epochs are done")
-    else:
+    elif done:
         say(f"continuing {run.path} after epoch {done} of {config.epochs}")
     _fit(EfficientViT(run.read_network()), pictures, config, run, resume=True)
     return run
@@ -141,7 +142,7 @@ def export_network(
 ) -> dict[str, Any]:
     """Export, verified on the run's held-out pictures where there are some; plain values for JSON."""
     preprocessing = info.preprocessing.at_size(image_size)
-    samples = [sample for sample in run.read_data().val if sample.path.is_file()] if run is not None else []
+    samples = [] if run is None else _held_out(run)
     with output_folder(path.parent), progress("export and compare") as on_batch:
         exported = export(
             network,
@@ -158,6 +159,19 @@ def export_network(
         "verification": verification.to_dict(),
         "class_names": exported.metadata.class_names,
     }
+
+
+def _held_out(run: RunFolder) -> list[Sample]:
+    """A run's held-out pictures as far as they are still there; says how many are not."""
+    try:
+        samples = run.read_data().val
+    except RunError as error:
+        say(f"note: {error}")
+        return []
+    found = [sample for sample in samples if sample.path.is_file()]
+    if len(found) < len(samples):
+        say(f"note: {len(samples) - len(found)} of {len(samples)} held-out pictures are not there any more")
+    return found
 
 
 def _prepared(
@@ -189,5 +203,7 @@ def _fit(network: EfficientViT, data: FolderData, config: TrainConfig, run: RunF
         with TrainingProgress() as bar:
             fit(network, data, config, run, on_step=bar.on_step, on_epoch=bar.on_epoch, resume=resume)
     except KeyboardInterrupt:
-        say(f"the last finished epoch is kept; continue with: effvit train --resume {run.path}")
+        if run.checkpoint.is_file():
+            place = shlex.quote(str(run.path))
+            say(f"the last finished epoch is kept; continue with: effvit train --resume {place}")
         raise

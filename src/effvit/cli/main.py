@@ -21,6 +21,8 @@ from effvit.cli import deployment, training
 from effvit.cli.options import Json
 from effvit.errors import EffvitError, first_line
 
+_INTERRUPTED = 130
+
 app = typer.Typer(
     name="effvit",
     help="EfficientViT-M (arXiv:2305.07027): train, evaluate, predict, export and measure. Not MIT's EfficientViT.",
@@ -73,11 +75,12 @@ def run(arguments: list[str]) -> int:
     debug = "--debug" in arguments
     arguments = [argument for argument in arguments if argument != "--debug"]  # before or after the verb
     try:
-        # Only verbs that raise typer.Exit return a number here.
         code = app(arguments, standalone_mode=False, prog_name="effvit")
+        if code == _INTERRUPTED:  # typer turns Ctrl-C into this number by itself
+            return _fail("interrupted", _INTERRUPTED)
         return code if isinstance(code, int) else 0
     except (KeyboardInterrupt, Abort):
-        return _fail("interrupted", 130)
+        return _fail("interrupted", _INTERRUPTED)
     except BrokenPipeError:
         # Whoever read our output has left, as `head` does; nobody is there to be told.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -98,7 +101,7 @@ def _usage_error(error: TyperException) -> int:
         print(message)
         return 0
     command = context.command_path if context is not None else "effvit"
-    return _fail(f"error: {' '.join(message.split())} See {command} --help", 2)
+    return _fail(f"error: {' '.join(message.split()).rstrip('.')}. See {command} --help", 2)
 
 
 def _fail(message: str, code: int) -> int:

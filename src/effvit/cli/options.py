@@ -14,6 +14,7 @@ from effvit.errors import ConfigError
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")]
 Seed = Annotated[int | None, typer.Option(help="Seed of everything random.", show_default="0")]
+MAX_THREADS = 1024
 DEVICE_HELP = "cpu, cuda, cuda:1, mps, or auto: the GPU if there is one, else the CPU."
 Device = Annotated[str, typer.Option(help=DEVICE_HELP, metavar="NAME")]
 ImageSize = Annotated[str | None, typer.Option(help="Side in pixels, or HEIGHTxWIDTH.", metavar="SIZE")]
@@ -54,6 +55,12 @@ def check_positive(**numbers: int | None) -> None:
     for name, number in numbers.items():
         if number is not None and number < 1:
             raise ConfigError(f"--{name.replace('_', '-')} must be at least 1, got {number}")
+
+
+def check_threads(threads: int | None) -> None:
+    """Raise a `ConfigError` for a number of threads that no machine has: OpenMP would end the process."""
+    if threads is not None and threads > MAX_THREADS:
+        raise ConfigError(f"--threads must be at most {MAX_THREADS}, got {threads}")
 
 
 def command_line() -> str:

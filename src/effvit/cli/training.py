@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -20,7 +21,7 @@ from effvit.cli.options import (
     command_line,
     parse_size,
 )
-from effvit.errors import ConfigError, DataError
+from effvit.errors import ConfigError, DataError, RunError
 
 if TYPE_CHECKING:
     from effvit.train.runs import RunFolder
@@ -90,7 +91,8 @@ def train(
         run = start_training(data, assignments, weights=weights, output=output, command=command_line())
     evaluation = evaluate_run(run)
     say(f"everything is in {run.path}: best weights in weights/, curves.png, eval/confusion.png, eval/worst.png")
-    say(f"next: effvit predict {run.path} PICTURE, or effvit export {run.path} --format onnx")
+    place = shlex.quote(str(run.path))
+    say(f"next: effvit predict {place} PICTURE, or effvit export {place} --format onnx")
     emit({"run": str(run.path), **evaluation.summary()}, scores, as_json)
 
 
@@ -111,7 +113,7 @@ def evaluate(
     from effvit.cli.jobs import evaluate_samples, write_results
     from effvit.cli.render import emit, evaluation_table, say
     from effvit.data.datasets import find_samples
-    from effvit.files import make_output_folder
+    from effvit.files import output_folder
 
     check_positive(batch_size=batch_size)
     run = run_of(source)
@@ -123,10 +125,10 @@ def evaluate(
     else:
         assert data is not None
         samples, place = find_samples(data, classifier.class_names).samples, f"eval-{data.resolve().name}"
-    folder = make_output_folder(output or (run.path / place if run is not None else Path(place)))
-    if data is not None and run is not None:
-        _say_if_seen_in_training(run, {sample.path for sample in samples})
-    evaluation = evaluate_samples(classifier, samples, batch_size=batch_size, workers=workers)
+    with output_folder(output or (run.path / place if run is not None else Path(place))) as folder:
+        if data is not None and run is not None:
+            _say_if_seen_in_training(run, {sample.path for sample in samples})
+        evaluation = evaluate_samples(classifier, samples, batch_size=batch_size, workers=workers)
     write_results(folder, evaluation, source=source, data=data or "the run's held-out pictures")
     say(f"summary.json, predictions.csv, confusion.png and worst.png are in {folder}")
     emit(evaluation.summary(), evaluation_table, as_json)
@@ -167,6 +169,9 @@ def predict(
         )
     if all(prediction.error for prediction in predictions):
         raise DataError(f"none of {len(predictions)} pictures could be read; the first: {predictions[0].error}")
+    for prediction in predictions:
+        if prediction.error:
+            say(f"unreadable: {prediction.error}")
     rows = [
         {
             "path": str(prediction.path),
@@ -204,7 +209,11 @@ def _flag(name: str) -> str:
 def _say_if_seen_in_training(run: RunFolder, paths: set[Path]) -> None:
     from effvit.cli.render import say
 
-    seen = {sample.path.resolve() for sample in run.read_data().train} & {path.resolve() for path in paths}
+    try:
+        trained_on = run.read_data().train
+    except RunError:
+        return  # the pictures it was trained on are gone, so these are others
+    seen = {sample.path.resolve() for sample in trained_on} & {path.resolve() for path in paths}
     if seen:
         say(
             f"note: {len(seen)} of {len(paths)} pictures were trained on, so this accuracy is too good;"

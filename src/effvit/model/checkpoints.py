@@ -8,6 +8,7 @@ Our folder is two files that everything else in the package takes and leaves:
 
 from __future__ import annotations
 
+import json
 import math
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -40,6 +41,14 @@ class WeightsInfo:
     """What the network expects of a picture."""
     provenance: dict[str, Any] = field(default_factory=dict)
     """Where the weights came from: file or repository, SHA-256, training run; plain JSON values."""
+
+    def __post_init__(self) -> None:
+        names = self.class_names
+        if names is None:
+            return
+        texts = isinstance(names, tuple) and all(isinstance(name, str) for name in names)
+        if not texts or len(set(names)) != len(names):
+            raise WeightsError(f"class_names must be a tuple of different texts, got {names!r:.80}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -199,7 +208,6 @@ def save(folder: Path | str, model: EfficientViT, info: WeightsInfo | None = Non
     _check_trainable_form(model)
     if info.class_names is not None and len(info.class_names) != model.config.num_classes:
         raise WeightsError(f"{len(info.class_names)} class names for {model.config.num_classes} classes")
-    folder = make_output_folder(folder)
     values = {
         "format": _FORMAT,
         "class_names": info.class_names,
@@ -207,6 +215,11 @@ def save(folder: Path | str, model: EfficientViT, info: WeightsInfo | None = Non
         "provenance": info.provenance,
         "network": model.config.to_dict(),
     }
+    try:
+        json.dumps(values)
+    except (TypeError, ValueError) as error:
+        raise WeightsError(f"provenance must be plain JSON values: {error}") from error
+    folder = make_output_folder(folder)
     write_tensors(folder / WEIGHTS_FILE, model.state_dict())
     write_json(folder / CONFIG_FILE, values)
     return folder

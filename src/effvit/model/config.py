@@ -140,9 +140,9 @@ class EfficientViTConfig:
     def _faults(self) -> Iterator[str]:
         yield from _not_positive(in_channels=self.in_channels)
         yield from _not_positive(**{f"stem_widths[{i}]": width for i, width in enumerate(self.stem_widths)})
-        if self.num_classes < 0:
-            yield f"num_classes must be 0 or more, got {self.num_classes}"
-        if len(self.image_size) != 2 or any(side < MIN_IMAGE_SIZE for side in self.image_size):
+        if not _is_whole(self.num_classes) or self.num_classes < 0:
+            yield f"num_classes must be a whole number, 0 or more, got {self.num_classes!r}"
+        if len(self.image_size) != 2 or any(not _is_whole(s) or s < MIN_IMAGE_SIZE for s in self.image_size):
             yield f"image_size must be a height and a width from {MIN_IMAGE_SIZE} up, got {self.image_size}"
         if self.norm not in get_args(Norm):
             yield f"norm must be one of {', '.join(get_args(Norm))}, got {self.norm!r}"
@@ -200,9 +200,15 @@ class EfficientViTConfig:
         return cls.from_dict(values)
 
 
+def _is_whole(number: object) -> bool:
+    return isinstance(number, int) and not isinstance(number, bool)
+
+
 def _not_positive(**numbers: int) -> Iterator[str]:
     for name, number in numbers.items():
-        if number < 1:
+        if not _is_whole(number):
+            yield f"{name} must be a whole number, got {number!r}"
+        elif number < 1:
             yield f"{name} must be positive, got {number}"
 
 

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import torch
 
-from effvit.errors import WeightsError
+from effvit.device import find_device
+from effvit.errors import ConfigError, WeightsError
 from effvit.model.checkpoints import WeightsFile, WeightsInfo, load_weights, read_weights
 from effvit.model.config import EfficientViTConfig
 from effvit.model.hub import fetch, imagenet_repository, is_repository
@@ -58,6 +59,8 @@ def create_model(
         WeightsError: If the weights cannot be had or do not fit.
     """
     config = variant_config(name_or_config) if isinstance(name_or_config, str) else name_or_config
+    if not isinstance(config, EfficientViTConfig):
+        raise ConfigError(f"create_model wants a name of list_variants() or an EfficientViTConfig, got {config!r}")
     source = None
     if weights is not None:
         source = weights if isinstance(weights, WeightsFile) else find_weights(weights, config.name)
@@ -95,9 +98,12 @@ def load(path: str | Path, *, device: str | torch.device = "cpu") -> tuple[Effic
         raise WeightsError(
             f"{source.path} does not say which network it is for; name it: create_model(NAME, weights={str(path)!r})"
         )
+    where = find_device(str(device))
     model = EfficientViT(source.config)
-    load_weights(model, source)
-    return model.to(device).eval(), source.info
+    report = load_weights(model, source)
+    if report.head_replaced or report.tables_resized:
+        raise WeightsError(f"{source.path} and the config.json beside it do not belong together: {report}")
+    return model.to(where).eval(), source.info
 
 
 def find_weights(weights: str | Path, name: str = "") -> WeightsFile:
@@ -106,6 +112,8 @@ def find_weights(weights: str | Path, name: str = "") -> WeightsFile:
     Raises:
         WeightsError: If they cannot be had.
     """
+    if not isinstance(weights, str | Path) or not str(weights):
+        raise WeightsError(f"weights must be a path, a Hub id or 'imagenet', got {weights!r}")
     text = str(weights)
     if text == "imagenet":
         text = imagenet_repository(name)

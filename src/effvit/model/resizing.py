@@ -17,8 +17,10 @@ def with_windows(
 ) -> EfficientViTConfig:
     """A configuration with another image size (side, or height and width) or window; None keeps it."""
     if image_size is not None:
-        size = (image_size, image_size) if isinstance(image_size, int) else (image_size[0], image_size[1])
-        config = replace(config, image_size=size)
+        size = (image_size, image_size) if isinstance(image_size, int) else image_size
+        if not isinstance(size, tuple | list) or len(size) != 2:
+            raise ConfigError(f"image_size must be a side, or a height and a width, got {image_size!r}")
+        config = replace(config, image_size=(size[0], size[1]))
     if window is not None:
         config = replace(config, stages=tuple(replace(stage, window=window) for stage in config.stages))
     return config

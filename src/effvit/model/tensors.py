@@ -40,8 +40,8 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
             warnings.simplefilter("ignore")  # torch wonders aloud about files that it then refuses
             content = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
-        reason = first_line(error)
-        raise WeightsError(f"{path} is refused: it is no checkpoint, or holds more than weights ({reason})") from error
+        # Not in torch's words: they advise to switch the safety off.
+        raise WeightsError(f"{path} is refused: it is no checkpoint, or holds code, which is never run") from error
     except Exception as error:  # a damaged file makes torch's reader stumble anywhere
         raise WeightsError(f"cannot read weights from {path}: {first_line(error)}") from error
     for key in ("model", "state_dict"):

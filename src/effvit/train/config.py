@@ -115,8 +115,8 @@ _SECTIONS: dict[str, type[Augmentation] | type[Preprocessing]] = {
 }
 
 _LIMITS: tuple[tuple[str, str, typing.Callable[[Any], bool]], ...] = (
-    ("epochs", "at least 1", lambda value: value >= 1),
-    ("batch_size", "at least 2", lambda value: value >= 2),
+    ("epochs", "in 1..1000000", lambda value: 1 <= value <= 10**6),
+    ("batch_size", "in 2..1000000", lambda value: 2 <= value <= 10**6),
     ("learning_rate", "above 0", lambda value: value > 0),
     ("warmup_share", "in 0..1", lambda value: 0 <= value <= 1),
     ("warmup_learning_rate", "at least 0", lambda value: value >= 0),
@@ -126,8 +126,8 @@ _LIMITS: tuple[tuple[str, str, typing.Callable[[Any], bool]], ...] = (
     ("clip_grad", "at least 0", lambda value: value >= 0),
     ("drop_path", "at least 0 and below 1", lambda value: 0 <= value < 1),
     ("val_fraction", "above 0 and below 1", lambda value: 0 < value < 1),
-    ("seed", "at least 0", lambda value: value >= 0),
-    ("num_workers", "at least 0", lambda value: value >= 0),
+    ("seed", "in 0..2**63-1", lambda value: 0 <= value < 2**63),
+    ("num_workers", "in 0..256", lambda value: 0 <= value <= 256),
 )
 
 

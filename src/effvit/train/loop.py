@@ -87,9 +87,10 @@ def fit(
         run.update_record(status="running", ended=None)
     else:
         history = []
-        _save_state(run, model, optimizer, config, history)  # the initial weights: a run killed early can go on
 
     try:
+        if not resume:
+            _save_state(run, model, optimizer, config, history)  # the initial weights: a run killed early can go on
         for epoch in range(len(history), config.epochs):
             started = time.perf_counter()
             torch.manual_seed(derive_seed("steps", config.seed, epoch))  # drop path and dropout
@@ -279,6 +280,8 @@ def _restore(
 ) -> list[EpochRecord]:
     """Put the last finished epoch into model and optimiser, and give the epochs so far."""
     state: dict[str, Any] = run.load_checkpoint()
+    if not state.keys() >= {"model", "optimizer", "history", "config"}:
+        raise RunError(f"{run.checkpoint} is damaged: it is not a checkpoint of a run")
     before, now = state["config"], config.to_dict()
     changed = [name for name in now if name not in _FREE_ON_RESUME and before.get(name) != now[name]]
     if changed:

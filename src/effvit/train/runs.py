@@ -15,7 +15,8 @@ from __future__ import annotations
 import datetime
 import json
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -24,7 +25,7 @@ import torch
 
 from effvit.data.datasets import FolderData, Sample
 from effvit.environment import environment
-from effvit.errors import ConfigError, RunError, first_line
+from effvit.errors import RunError, first_line
 from effvit.files import atomic_path, make_output_folder, read_json, write_json, write_text
 from effvit.model.config import EfficientViTConfig
 from effvit.train.config import TrainConfig
@@ -105,36 +106,37 @@ class RunFolder:
 
     def read_config(self) -> TrainConfig:
         """The configuration the run was started with."""
-        return TrainConfig.from_dict(self.read_record()["config"])
+        with _content_of(self.path / "run.json"):
+            return TrainConfig.from_dict(self.read_record()["config"])
 
     def read_network(self) -> EfficientViTConfig:
-        """The network the run was started with, which weights may have brought along.
-
-        Raises:
-            RunError: If run.json does not say.
-        """
-        try:
+        """The network the run was started with, which weights may have brought along."""
+        with _content_of(self.path / "run.json"):
             return EfficientViTConfig.from_dict(self.read_record()["network"])
-        except (KeyError, ConfigError) as error:
-            raise RunError(f"{self.path / 'run.json'} does not say which network was trained: {error}") from error
 
     def read_data(self, root: Path | str | None = None) -> FolderData:
         """The split the run was started with.
 
         Args:
             root: Where the data folder lies now, if it was moved.
+
+        Raises:
+            RunError: If the data folder is gone, or the split cannot be read.
         """
-        record = self.read_record()
-        return _split_from_dict(
-            read_json(self.path / "split.json"),
-            Path(root if root is not None else record["data_root"]),
-            tuple(record["class_names"]),
-        )
+        with _content_of(self.path / "run.json"):
+            record = self.read_record()
+            folder = Path(root if root is not None else record["data_root"])
+            class_names = tuple(record["class_names"])
+        if not folder.is_dir():
+            raise RunError(f"the pictures of {self.path} are gone: there is no folder {folder} any more")
+        with _content_of(self.path / "split.json"):
+            return _split_from_dict(read_json(self.path / "split.json"), folder, class_names)
 
     def read_metrics(self) -> list[dict[str, Any]]:
         """The epochs so far, one dictionary each."""
         path = self.path / "metrics.jsonl"
-        return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+        with _content_of(path):
+            return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
 
     def write_metrics(self, epochs: Iterable[dict[str, Any]]) -> None:
         """Replace metrics.jsonl: whole, so that a repeated epoch cannot appear twice."""
@@ -144,7 +146,12 @@ class RunFolder:
         """Replace the checkpoint; the data is on the disk before the old one is let go."""
         make_output_folder(self.checkpoint.parent)
         with atomic_path(self.checkpoint) as temporary, temporary.open("wb") as file:
-            torch.save(state, file)
+            try:
+                torch.save(state, file)
+            except RuntimeError as error:
+                if isinstance(error.__context__, KeyboardInterrupt):  # torch's writer trips over it
+                    raise KeyboardInterrupt from error
+                raise
             file.flush()
             os.fsync(file.fileno())
 
@@ -159,8 +166,19 @@ class RunFolder:
         try:
             state = torch.load(self.checkpoint, map_location="cpu", weights_only=True)
         except Exception as error:  # zip, pickle and torch each raise their own on a damaged file
-            raise RunError(f"{self.checkpoint} is damaged: {first_line(error)}") from error
-        return cast(dict[str, Any], state)
+            raise RunError(f"{self.checkpoint} is damaged: it cannot be read as a checkpoint") from error
+        if not isinstance(state, dict):
+            raise RunError(f"{self.checkpoint} is damaged: it is not a checkpoint of a run")
+        return state
+
+
+@contextmanager
+def _content_of(path: Path) -> Iterator[None]:
+    """Turn what goes wrong with the content of a file into one line that names the file."""
+    try:
+        yield
+    except (KeyError, TypeError, AttributeError, ValueError) as error:
+        raise RunError(f"{path} is not what a run writes: {type(error).__name__}: {first_line(error)}") from error
 
 
 def next_run_path(parent: Path | str, model: str) -> Path:
