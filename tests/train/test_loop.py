@@ -130,7 +130,8 @@ def test_a_single_picture_left_over_does_not_stop_the_training(
 ) -> None:
     odd = dataclasses.replace(data, train=data.train[::8][:3])  # batches of two and one
     short = dataclasses.replace(config, epochs=1, batch_size=2)
-    fit(network(short, odd), odd, short, RunFolder.create(tmp_path / "run", short, odd))
+    history = fit(network(short, odd), odd, short, RunFolder.create(tmp_path / "run", short, odd))
+    assert len(history) == 1 and history[0].num_unreadable == 0
 
 
 @pytest.mark.parametrize("name", ["mobilenetv3_small_050", "resnet10t"])
