@@ -50,15 +50,14 @@ def start_training(
         weights: Where to start from, see `effvit.create_model`; their preprocessing is kept unless told otherwise.
         output: The run folder; None for a new one in `runs/`.
         command: The command line, for the record.
-        base: Where the other settings come from; None for the defaults.
+        base: Where the other settings come from; None for the defaults, on the best device.
     """
-    asked = replace_fields(base or TrainConfig(), assignments)
+    base = base or TrainConfig(device="auto")
+    asked = replace_fields(base, assignments)
     source = None if weights is None else find_weights(weights, asked.model)
     if source is not None and source.config is not None:
-        base = replace(base or TrainConfig(), preprocessing=source.info.preprocessing)
-        asked = replace_fields(base, assignments)
-    named = any(text.partition("=")[0].strip() == "device" for text in assignments)
-    config = replace(asked, device=str(find_device(asked.device if named else "auto")))
+        asked = replace_fields(replace(base, preprocessing=source.info.preprocessing), assignments)
+    config = replace(asked, device=str(find_device(asked.device)))
     pictures = find_data(data, val_fraction=config.val_fraction, seed=config.seed)
     torch.manual_seed(config.seed)  # the initial weights
     network = create_model(
