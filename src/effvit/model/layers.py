@@ -49,6 +49,9 @@ class ConvNorm(nn.Sequential):
         zero_init: Start the norm's weight at 0, so that the residual branch this ends starts as identity.
     """
 
+    conv: nn.Conv2d
+    norm: nn.Module
+
     def __init__(
         self,
         in_channels: int,
@@ -69,6 +72,9 @@ class ConvNorm(nn.Sequential):
 
 class NormLinear(nn.Sequential):
     """Norm, then linear layer: a classifier head."""
+
+    norm: nn.Module
+    linear: nn.Linear
 
     def __init__(self, in_features: int, out_features: int, *, norm: Norm = "batch") -> None:
         linear = nn.Linear(in_features, out_features)
@@ -99,6 +105,9 @@ class Residual(nn.Module):
 class FeedForward(nn.Sequential):
     """Two 1x1 convolutions with an activation between them (Sec. 3.1)."""
 
+    expand: ConvNorm
+    project: ConvNorm
+
     def __init__(
         self, channels: int, hidden_dim: int, *, norm: Norm = "batch", activation: Activation = "relu"
     ) -> None:
@@ -120,6 +129,9 @@ class FeedForwardUnit(nn.Sequential):
         activation: Which activation.
         drop_path: See `Residual`.
     """
+
+    interaction: Residual  # only with token interaction
+    ffn: Residual
 
     def __init__(
         self,

@@ -39,6 +39,8 @@ class Block(nn.Sequential):
     Without layers before the attention it is a Swin block.
     """
 
+    attention: Residual
+
     def __init__(
         self,
         config: EfficientViTConfig,
