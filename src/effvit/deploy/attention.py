@@ -47,37 +47,47 @@ def window_tables(table: Tensor, grid: WindowGrid) -> WindowTables:
 
 
 class Head(nn.Module):
-    """One head: queries, keys and values of its tokens, and what it attends to.
+    """One head: queries, keys and values of its tokens, each a product of its own so that nothing is cut apart.
+
+    Keys have no bias: it would add the same number to all logits of a query, which softmax does not see.
 
     Args:
-        weight: (in, 2 * key_dim + value_dim), queries first, then keys.
-        bias: (2 * key_dim + value_dim,).
-        key_dim: Channels of the queries, and of the keys.
-        query: Weight and bias of the queries' depth-wise convolution, (key_dim, 1, k, k) and (key_dim,); None for
-            none, the scale being in `weight` then.
+        query: Weight and bias of the queries, (key_dim, in) and (key_dim,).
+        key: Weight of the keys, (key_dim, in).
+        value: Weight and bias of the values, (value_dim, in) and (value_dim,).
+        convolution: Weight and bias of the queries' depth-wise convolution, (key_dim, 1, k, k) and (key_dim,); None
+            for none.
     """
 
-    def __init__(self, weight: Tensor, bias: Tensor, *, key_dim: int, query: tuple[Tensor, Tensor] | None) -> None:
+    def __init__(
+        self,
+        query: tuple[Tensor, Tensor],
+        key: Tensor,
+        value: tuple[Tensor, Tensor],
+        convolution: tuple[Tensor, Tensor] | None,
+    ) -> None:
         super().__init__()
-        self.dims = [key_dim, key_dim, weight.shape[1] - 2 * key_dim]
-        self.weight, self.bias = _fixed(weight.contiguous()), _fixed(bias)
-        self.query_weight = None if query is None else _fixed(query[0])
-        self.query_bias = None if query is None else _fixed(query[1])
+        self.query_weight, self.query_bias = _fixed(query[0].t().contiguous()), _fixed(query[1])  # -> (in, key_dim)
+        self.key_weight = _fixed(key.t().contiguous())  # (key_dim, in) -> (in, key_dim)
+        self.value_weight, self.value_bias = _fixed(value[0].t().contiguous()), _fixed(value[1])  # -> (in, value_dim)
+        self.convolution_weight = None if convolution is None else _fixed(convolution[0])
+        self.convolution_bias = None if convolution is None else _fixed(convolution[1])
 
     def forward(self, tokens: Tensor, grid: WindowGrid, inside: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
         """Tokens of all windows, (B * num_windows * N, in), to queries, keys, values, (B * num_windows, N, dim)."""
-        qkv = linear(tokens, self.weight, self.bias)
-        qkv = qkv.reshape(
-            -1, grid.num_tokens, sum(self.dims)
-        )  # (B * num_windows * N, dims) -> (B * num_windows, N, dims)
-        q, k, v = torch.split(qkv, self.dims, 2)
-        if self.query_weight is None:
-            return q, k, v
+        N = grid.num_tokens
+        q = linear(tokens, self.query_weight, self.query_bias)
+        k = linear(tokens, self.key_weight, None).reshape(-1, N, self.key_weight.shape[1])
+        v = linear(tokens, self.value_weight, self.value_bias).reshape(-1, N, self.value_weight.shape[1])
+        dim = q.shape[1]
+        if self.convolution_weight is None:
+            return q.reshape(-1, N, dim), k, v  # (B * num_windows * N, dim) -> (B * num_windows, N, dim)
         if inside is not None:
-            q = q.reshape(-1, *inside.shape, self.dims[0]) * inside[..., None]  # -> (B, num_windows, N, dim)
-        q = q.reshape(-1, *grid.window_size, self.dims[0])  # -> (B * num_windows, height, width, dim)
+            q = q.reshape(-1, *inside.shape, dim) * inside[..., None]  # -> (B, num_windows, N, dim)
+        q = q.reshape(-1, *grid.window_size, dim)  # -> (B * num_windows, height, width, dim)
         q = q.permute(0, 3, 1, 2)  # -> (B * num_windows, dim, height, width)
-        q = F.conv2d(q, self.query_weight, self.query_bias, 1, self.query_weight.shape[-1] // 2, 1, self.dims[0])
+        padding = self.convolution_weight.shape[-1] // 2
+        q = F.conv2d(q, self.convolution_weight, self.convolution_bias, 1, padding, 1, dim)
         return q.flatten(2).transpose(1, 2), k, v  # (B * num_windows, dim, height, width) -> (B * num_windows, N, dim)
 
 
@@ -88,32 +98,32 @@ class DenseQueryHead(nn.Module):
     in preparing it as in doing it, and a batched product next to nothing.
 
     Args:
-        head: What to compute.
+        head: What to compute, with a convolution.
         size: Height and width of the windows, in tokens.
     """
 
     def __init__(self, head: Head, size: tuple[int, int]) -> None:
         super().__init__()
-        assert head.query_weight is not None and head.query_bias is not None
-        self.dims = head.dims
-        key_dim = self.dims[0]
-        self.query_projection = _fixed(head.weight[:, :key_dim].t().contiguous())  # (in, dim) -> (dim, in)
-        self.query_projection_bias = _fixed(head.bias[:key_dim, None].clone())
-        self.weight, self.bias = _fixed(head.weight[:, key_dim:].contiguous()), _fixed(head.bias[key_dim:].clone())
-        self.query_matrix = _fixed(convolution_matrix(head.query_weight, size))
-        self.query_bias = _fixed(head.query_bias[:, None, None].clone())
+        assert head.convolution_weight is not None and head.convolution_bias is not None
+        self.query_weight = _fixed(head.query_weight.t().contiguous())  # (in, key_dim) -> (key_dim, in)
+        self.query_bias = _fixed(head.query_bias[:, None].clone())
+        self.query_matrix = _fixed(convolution_matrix(head.convolution_weight, size))
+        self.convolution_bias = _fixed(head.convolution_bias[:, None, None].clone())
+        self.dims = [head.key_weight.shape[1], head.value_weight.shape[1]]
+        self.weight = _fixed(torch.cat([head.key_weight, head.value_weight], 1))  # (in, key_dim + value_dim)
+        self.bias = _fixed(torch.cat([torch.zeros_like(head.query_bias), head.value_bias]))
 
     def forward(self, tokens: Tensor, grid: WindowGrid, inside: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
         """See `Head.forward`."""
         N = grid.num_tokens
-        q = torch.addmm(self.query_projection_bias, self.query_projection, tokens.t())  # (dim, B * num_windows * N)
+        q = torch.addmm(self.query_bias, self.query_weight, tokens.t())  # (key_dim, B * num_windows * N)
         if inside is not None:
-            q = q.reshape(self.dims[0], -1, inside.numel()) * inside.reshape(-1)  # -> (dim, B, num_windows * N)
-        q = q.reshape(self.dims[0], -1, N)  # -> (dim, B * num_windows, N)
-        q = torch.baddbmm(self.query_bias, q, self.query_matrix)
-        kv = linear(tokens, self.weight, self.bias).reshape(-1, N, sum(self.dims[1:]))  # -> (B * num_windows, N, dims)
-        k, v = torch.split(kv, self.dims[1:], 2)
-        return q.permute(1, 2, 0), k, v  # (dim, B * num_windows, N) -> (B * num_windows, N, dim)
+            q = q.reshape(q.shape[0], -1, inside.numel()) * inside.reshape(-1)  # -> (key_dim, B, num_windows * N)
+        q = q.reshape(q.shape[0], -1, N)  # -> (key_dim, B * num_windows, N)
+        q = torch.baddbmm(self.convolution_bias, q, self.query_matrix)
+        kv = linear(tokens, self.weight, self.bias).reshape(-1, N, sum(self.dims))  # -> (B * num_windows, N, dims)
+        k, v = torch.split(kv, self.dims, 2)
+        return q.permute(1, 2, 0), k, v  # (key_dim, B * num_windows, N) -> (B * num_windows, N, key_dim)
 
 
 def convolution_matrix(weight: Tensor, size: tuple[int, int]) -> Tensor:
@@ -184,7 +194,8 @@ class Attention(nn.Module):
     def make_queries_dense(self, size: tuple[int, int]) -> None:
         """Turn the queries' convolutions into matrices, for windows of this height and width."""
         heads = (
-            DenseQueryHead(h, size) if isinstance(h, Head) and h.query_weight is not None else h for h in self.heads
+            DenseQueryHead(h, size) if isinstance(h, Head) and h.convolution_weight is not None else h
+            for h in self.heads
         )
         self.heads = nn.ModuleList(heads)
 
@@ -194,11 +205,7 @@ class Attention(nn.Module):
         if grid.is_whole:
             tokens = grid.cut(x)
             return grid.join(add_linear(tokens, self.attend(tokens, grid), self.weight, self.bias))
-        return x.add_(self.branch(x, grid))
-
-    def branch(self, x: Tensor, grid: WindowGrid) -> Tensor:
-        """`attention(x)`, (B, H, W, C) -> (B, H, W, C)."""
-        return grid.join(linear(self.attend(grid.cut(x), grid), self.weight, self.bias))
+        return x.add_(grid.join(linear(self.attend(grid.cut(x), grid), self.weight, self.bias)))
 
     def grid_of(self, x: Tensor) -> WindowGrid:
         """The windows of a map (B, H, W, C)."""

@@ -67,10 +67,10 @@ def add_linear(base: Tensor, x: Tensor, weight: Tensor, bias: Tensor | None = No
 def _prefers_onednn(x: Tensor, weight: Tensor) -> bool:
     return (
         _HAS_ONEDNN
+        and not torch.compiler.is_compiling()
+        and not torch._C._is_tracing()  # before any number of a shape is looked at, which tracing warns of
         and x.shape[0] * weight.numel() >= ONEDNN_MIN_MACS
         and x.dtype == torch.float32
         and x.device.type == "cpu"
         and not x.requires_grad
-        and not torch.compiler.is_compiling()
-        and not torch._C._is_tracing()
     )

@@ -124,19 +124,27 @@ class MapMerging(nn.Module):
         """(B, C, H, W) -> (B, C', H / 2, W / 2), rounded up."""
         x = activate(self.expand(x), self.activation)
         x = activate(self.depthwise(x, 2, x.shape[1]), self.activation)
-        gate = torch.relu(self.reduce(x.mean((2, 3), keepdim=True)))  # (B, C, H, W) -> (B, C, 1, 1)
+        gate = F.adaptive_avg_pool2d(x, 1)  # (B, C, H, W) -> (B, C, 1, 1); runtimes know it, unlike a mean, as pooling
+        gate = torch.relu(self.reduce(gate))
         return self.project(x * torch.sigmoid(self.widen(gate)))  # type: ignore[no-any-return]
 
 
 class MapAttention(nn.Module):
-    """Attention on tokens between two layers on maps."""
+    """Attention on tokens between two layers on maps: its projection is a convolution again."""
 
     def __init__(self, attention: Attention) -> None:
         super().__init__()
         self.attention = attention
+        weight = attention.weight.t()[
+            :, :, None, None
+        ]  # (num_heads * value_dim, C) -> (C, num_heads * value_dim, 1, 1)
+        self.project = Operator(weight.contiguous(), attention.bias)
+        del attention.weight, attention.bias
 
     def forward(self, x: Tensor) -> Tensor:
         """`x + attention(x)`, (B, C, H, W) -> (B, C, H, W)."""
         tokens = x.permute(0, 2, 3, 1)  # (B, C, H, W) -> (B, H, W, C)
-        branch = self.attention.branch(tokens, self.attention.grid_of(tokens))
-        return x + branch.permute(0, 3, 1, 2)  # (B, H, W, C) -> (B, C, H, W)
+        grid = self.attention.grid_of(tokens)
+        found = grid.join(self.attention.attend(grid.cut(tokens), grid))
+        branch: Tensor = self.project(found.permute(0, 3, 1, 2))  # (B, H, W, C') -> (B, C', H, W)
+        return x + branch

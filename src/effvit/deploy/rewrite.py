@@ -19,6 +19,7 @@ from dataclasses import replace
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from effvit.deploy.attention import Attention, Head
@@ -33,6 +34,9 @@ from effvit.model.network import Block, EfficientViT, Subsample
 
 MAX_DENSE_TOKENS = 64
 """Windows up to this many tokens get their queries' convolution as a matrix: beyond, its values outweigh its work."""
+
+CHANNEL_BLOCK = 16
+"""Channels of a block in ONNX Runtime and oneDNN on processors with 512-bit vectors; 8 and 4, of others, divide it."""
 
 
 def rewrite(
@@ -60,7 +64,7 @@ def rewrite(
     config = replace(model.config, distilled=False, image_size=size or model.config.image_size)  # checks the size
     if not _can_deploy(model):
         return _with_one_head(model)
-    stem = [_stem_convolution(layer, layout) for layer in model.stem if can_fold(layer)]
+    stem = _stem([folded(layer) for layer in model.stem if can_fold(layer)], layout)
     layers = [part for stage in model.stages for layer in stage.children() for part in _parts(layer, layout, config)]
     deployed = DeployedEfficientViT(
         config, layout=layout, stem=stem, layers=layers, head=_classifier(model), image_size=size
@@ -106,11 +110,28 @@ def _classifier(model: EfficientViT) -> tuple[Tensor, Tensor] | None:
     return weight.t().contiguous(), bias
 
 
-def _stem_convolution(layer: nn.Module, layout: Layout) -> Operator:
-    weight, bias = folded(layer)
+def _stem(convolutions: list[tuple[Tensor, Tensor]], layout: Layout) -> list[Operator]:
+    if layout == "maps":
+        return [Operator(*values) for values in with_whole_blocks(convolutions)]
     # A convolution reads its kernel in the order of its picture: kept so, nothing is reordered in a call.
-    order = torch.channels_last if layout == "tokens" else torch.contiguous_format
-    return Operator(weight.contiguous(memory_format=order), bias)
+    return [Operator(weight.contiguous(memory_format=torch.channels_last), bias) for weight, bias in convolutions]
+
+
+def with_whole_blocks(convolutions: list[tuple[Tensor, Tensor]]) -> list[tuple[Tensor, Tensor]]:
+    """The same chain with channels of zeros between, so that runtimes that keep maps in blocks never leave them.
+
+    Every activation here gives 0 for 0, and the next kernel has zeros for what was added.
+
+    Args:
+        convolutions: Weight (out, in, k, k) and bias (out,) of each, one after the other.
+    """
+    result: list[tuple[Tensor, Tensor]] = []
+    added = 0
+    for weight, bias in convolutions:
+        weight = F.pad(weight, (0, 0, 0, 0, 0, added))
+        added = -len(weight) % CHANNEL_BLOCK if len(result) < len(convolutions) - 1 else 0
+        result.append((F.pad(weight, (0, 0, 0, 0, 0, 0, 0, added)), F.pad(bias, (0, added))))
+    return result
 
 
 def _parts(layer: Any, layout: Layout, config: EfficientViTConfig) -> list[nn.Module]:
@@ -205,16 +226,17 @@ def _mixer(attention: WindowAttention) -> CascadedGroupAttention:
 
 
 def _head(mixer: CascadedGroupAttention, index: int, shift: Tensor | None) -> Head:
+    """One head, the softmax scale in its queries."""
     weight, bias = folded(mixer.qkv[index])
     weight = weight.flatten(1)  # (out, in, 1, 1) -> (out, in)
     if shift is not None:
         bias = without_shift(weight, bias, shift)
-    key_dim, query = mixer.dims[0], mixer.query[index]
-    if can_fold(query):
-        return Head(weight.t(), bias, key_dim=key_dim, query=scaled(*folded(query), mixer.scale))
-    scaled_weight, scaled_bias = scaled(weight[:key_dim], bias[:key_dim], mixer.scale)
-    weight, bias = torch.cat([scaled_weight, weight[key_dim:]]), torch.cat([scaled_bias, bias[key_dim:]])
-    return Head(weight.t(), bias, key_dim=key_dim, query=None)
+    query, key, value = torch.split(weight, mixer.dims)
+    query_bias, _, value_bias = torch.split(bias, mixer.dims)
+    if can_fold(mixer.query[index]):
+        convolution = scaled(*folded(mixer.query[index]), mixer.scale)
+        return Head((query, query_bias), key, (value, value_bias), convolution)
+    return Head(scaled(query, query_bias, mixer.scale), key, (value, value_bias), None)
 
 
 def _fix_size(deployed: DeployedEfficientViT, image_size: tuple[int, int]) -> None:
