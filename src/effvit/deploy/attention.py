@@ -88,7 +88,8 @@ class Head(nn.Module):
         q = q.permute(0, 3, 1, 2)  # -> (B * num_windows, dim, height, width)
         padding = self.convolution_weight.shape[-1] // 2
         q = F.conv2d(q, self.convolution_weight, self.convolution_bias, 1, padding, 1, dim)
-        return q.flatten(2).transpose(1, 2), k, v  # (B * num_windows, dim, height, width) -> (B * num_windows, N, dim)
+        q = q.permute(0, 2, 3, 1)  # (B * num_windows, dim, height, width) -> (B * num_windows, height, width, dim)
+        return q.reshape(-1, N, dim), k, v  # -> (B * num_windows, N, dim)
 
 
 class DenseQueryHead(nn.Module):
