@@ -123,7 +123,7 @@ class DenseQueryHead(nn.Module):
         q = q.reshape(q.shape[0], -1, N)  # -> (key_dim, B * num_windows, N)
         q = torch.baddbmm(self.convolution_bias, q, self.query_matrix)
         kv = linear(tokens, self.weight, self.bias).reshape(-1, N, sum(self.dims))  # -> (B * num_windows, N, dims)
-        k, v = torch.split(kv, self.dims, 2)
+        k, v = kv.split_with_sizes(self.dims, 2)  # `split` is the same behind 2 us of Python
         return q.permute(1, 2, 0), k, v  # (key_dim, B * num_windows, N) -> (B * num_windows, N, key_dim)
 
 
@@ -148,7 +148,6 @@ class Attention(nn.Module):
 
     Args:
         heads: The heads, in order.
-        split: Channels of each head's split.
         cascade: Whether a head sees what the one before it found.
         weight: Of the projection, (num_heads * value_dim, C).
         bias: Of the projection, (C,); None where it has moved.
@@ -166,7 +165,6 @@ class Attention(nn.Module):
         self,
         heads: list[Head],
         *,
-        split: int,
         cascade: bool,
         weight: Tensor,
         bias: Tensor | None,
@@ -177,7 +175,7 @@ class Attention(nn.Module):
     ) -> None:
         super().__init__()
         self.heads = nn.ModuleList(heads)
-        self.split, self.cascade = split, cascade
+        self.cascade = cascade
         self.weight, self.bias = _fixed(weight.contiguous()), None if bias is None else _fixed(bias)
         self.register_buffer("table", table)
         self.register_buffer("inside", None)
@@ -216,7 +214,7 @@ class Attention(nn.Module):
         """All heads, activated: (B * num_windows * N, C) -> (B * num_windows * N, num_heads * value_dim)."""
         tables = window_tables(self.table, grid) if self.grid is None else WindowTables(self.table, self.inside)
         outputs: list[Tensor] = []
-        for head, part, bias in zip(self.heads, torch.split(tokens, self.split, 1), tables.bias.unbind(), strict=True):
+        for head, part, bias in zip(self.heads, tokens.chunk(len(self.heads), 1), tables.bias.unbind(), strict=True):
             if self.cascade and outputs:
                 part = add_common_channels(part, outputs[-1])
             q, k, v = head(part, grid, tables.inside)

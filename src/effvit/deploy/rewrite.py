@@ -205,11 +205,9 @@ def _attention(attention: WindowAttention, config: EfficientViTConfig, shift: Te
     """Attention on maps that hold `shift` more than the network's own; None for attention that adds its own bias."""
     mixer = _mixer(attention)
     project, project_bias = folded(mixer.project)
-    split = len(project) // len(mixer.qkv)
     shifts = [None] * len(mixer.qkv) if shift is None else shift.chunk(len(mixer.qkv))
     return Attention(
         [_head(mixer, index, shifts[index]) for index in range(len(mixer.qkv))],
-        split=split,
         cascade=mixer.cascade,
         weight=project.flatten(1).t(),  # (C, num_heads * value_dim, 1, 1) -> (num_heads * value_dim, C)
         bias=project_bias if shift is None else None,
