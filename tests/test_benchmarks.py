@@ -4,24 +4,112 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import sys
+from functools import partial
 from pathlib import Path
 from types import ModuleType
 
 import pytest
 import torch
 
+from effvit.deploy.records import read_record
+from effvit.deploy.sources import find_entrant
 from effvit.errors import EffvitError
+from effvit.timing import paired_ratio
 
 SCRIPTS = Path(__file__).resolve().parents[1] / "benchmarks"
 
 
-@pytest.fixture
-def script() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("eager_vs_timm", SCRIPTS / "eager_vs_timm.py")
+def load(name: str, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    spec = importlib.util.spec_from_file_location(name, SCRIPTS / f"{name}.py")
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)
+    monkeypatch.setitem(sys.modules, name, module)  # dataclasses look their module up
     spec.loader.exec_module(module)
     return module
+
+
+@pytest.fixture
+def script(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    return load("eager_vs_timm", monkeypatch)
+
+
+@pytest.fixture
+def targets(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    """The table of targets with one run of small networks, as long as `--quick`."""
+    module = load("targets", monkeypatch)
+    models = ("efficientvit_tiny", "mobilenetv3_small_050@plain", "mobilenetv3_small_050@channels_last")
+    run = module.Run(models=models, runtimes=("torch",), batch_sizes=(1,))
+    rivals = tuple((model, "torch", "fp32") for model in models[1:])
+    common = {"run": "small", "batch_size": 1, "ours": (models[0], "torch", "fp32")}
+    monkeypatch.setattr(module, "RUNS", {"small": run})
+    monkeypatch.setattr(
+        module,
+        "TARGETS",
+        (
+            module.Target(text="one", rivals=rivals[:1], at_least=1e-9, **common),
+            module.Target(text="fastest of two", rivals=rivals, at_least=1e9, **common),
+            module.Target(text="not there", rivals=(("x", "torch", "fp32"),), at_least=1, **common),
+        ),
+    )
+    return module
+
+
+def test_targets_are_measured_once_and_judged(
+    targets: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["targets.py", "--rounds", "2", "--records", str(tmp_path)])
+    assert targets.main() == 0
+    lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith("|")][2:]
+    assert [line.split("|")[-2].strip() for line in lines] == ["yes", "no", ""]
+    text = (tmp_path / "small.json").read_text()
+    record = read_record(tmp_path / "small.json")
+    assert record.command == "python benchmarks/targets.py small --rounds 2" and str(tmp_path) not in text
+    rows = {row.model: row for row in record.rows}
+    ratio = paired_ratio(rows["mobilenetv3_small_050@plain"].timing, rows["efficientvit_tiny"].timing)
+    assert f"{ratio.median:.3f}" in lines[0]
+    rivals = [row.timing for name, row in rows.items() if name.startswith("mobilenet")]
+    fastest = paired_ratio(min(rivals, key=lambda t: t.latency_ms), rows["efficientvit_tiny"].timing)
+    assert f"{fastest.median:.3f}" in lines[1] and "not measured" in lines[2]
+
+    monkeypatch.setattr(targets, "benchmark", None)  # would fail if it was called
+    assert targets.main() == 0
+    assert "taken from small.json" in capsys.readouterr().err
+
+
+def test_the_targets_are_those_of_the_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+    targets = load("targets", monkeypatch)
+    for target in targets.TARGETS:
+        run = targets.RUNS[target.run]
+        for model, runtime, precision in (target.ours, *target.rivals):
+            assert model in run.models and runtime in run.runtimes and precision in run.precisions
+            find_entrant(model, image_size=(64, 64))
+        assert target.batch_size in run.batch_sizes
+        assert target.ours == (run.models[0], run.runtimes[0], run.precisions[0])  # whom the control is of
+    assert {target.run for target in targets.TARGETS} == set(targets.RUNS)
+
+
+def test_a_wrong_run_ends_the_script(
+    targets: ModuleType, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["targets.py", "smoll"])
+    with pytest.raises(SystemExit, match="2"):
+        targets.main()
+    assert "unknown runs smoll; known: small" in capsys.readouterr().err
+
+
+def test_peers_leave_a_report_per_runtime(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    peers = load("peers", monkeypatch)
+    monkeypatch.setattr(peers, "benchmark", partial(peers.benchmark, image_size=32))
+    arguments = ["efficientvit_tiny", "mobilenetv3_small_050", "--runtimes", "torch", "--rounds", "1"]
+    monkeypatch.setattr(sys, "argv", ["peers.py", *arguments, "--records", str(tmp_path)])
+    assert peers.main() == 0
+    record = read_record(tmp_path / "torch" / "record.json")
+    assert record.command == (
+        "python benchmarks/peers.py efficientvit_tiny mobilenetv3_small_050 --runtimes torch --rounds 1"
+    )
+    assert len(record.shares) == 4 and (tmp_path / "torch" / "page.html").is_file()
+    assert set(peers.MODELS) >= {"efficientvit_m0", "efficientvit_m5", "cpubone_nano", "shvit_s4"}
 
 
 def test_the_eager_benchmark_keeps_a_record(

@@ -218,7 +218,12 @@ class TestResults:
         record = json.loads(capsys.readouterr().out)
         assert record["protocol"]["num_threads"] == 1
         assert sum(row["is_control"] for row in record["rows"]) == 2 and len(record["rows"]) == 8
-        assert {path.name for path in (tmp_path / "speed").iterdir()} == {"record.json", "table.md", "plot.png"}
+        assert {path.name for path in (tmp_path / "speed").iterdir()} == {
+            "record.json",
+            "table.md",
+            "plot.png",
+            "page.html",
+        }
         assert json.loads((tmp_path / "speed" / "record.json").read_text()) == record
 
     @pytest.mark.parametrize("own", [False, True])
@@ -365,7 +370,7 @@ class TestMistakes:
             ("benchmark efficientvit_m0 --rounds -1", "--rounds must be at least 1, got -1"),
             (
                 "benchmark efficientvit_m0 --runtimes tensorrt",
-                "unknown runtime 'tensorrt'; known: torch, onnxruntime, openvino",
+                "unknown runtime 'tensorrt'; known: torch, compile, cuda-graph",
             ),
             ("benchmark efficientvit_m0 --output file", "it is a file"),
             ("benchmark missing.onnx", "no such file: missing.onnx"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import json
 from collections.abc import Callable, Iterator
 
 import numpy as np
@@ -11,7 +12,7 @@ import torch
 
 from effvit import timing
 from effvit.errors import ConfigError
-from effvit.timing import Timing, measure, num_threads, paired_ratio, spread, synchronizer
+from effvit.timing import Timing, measure, num_threads, paired_ratio, spread, synchronizer, unpaired_ratio
 
 
 class Clock:
@@ -134,6 +135,16 @@ def test_work_that_is_still_under_way_is_waited_for(clock: Clock) -> None:
     assert unsynchronized["a"].latency_ms == pytest.approx(1)
 
 
+def test_energy_is_that_of_the_samples_alone(clock: Clock) -> None:
+    calls = {"a": clock.candidate("a", lambda: 0.5), "b": clock.candidate("b", lambda: 0.5)}
+    used = {"a": 3.0, "b": 5.0}
+    result = measure(
+        calls, rounds=2, min_round_seconds=2, warmup_seconds=0, energy=lambda: sum(used[name] for name in clock.calls)
+    )
+    assert result["a"].samples_joules == (3.0, 3.0) and result["b"].joules == 5.0
+    assert measure(calls, rounds=1, min_round_seconds=0, warmup_seconds=0)["a"].joules is None
+
+
 def test_the_real_clock() -> None:
     result = measure({"a": lambda: sum(range(1000))}, rounds=3, min_round_seconds=0.001, warmup_seconds=0)
     assert 0 < result["a"].latency_ms_p25 <= result["a"].latency_ms <= result["a"].latency_ms_p75
@@ -163,6 +174,19 @@ def test_a_ratio_needs_the_same_rounds() -> None:
     assert paired_ratio(of(2, 9, 4), of(1, 3, 4)).median == 2
     with pytest.raises(ConfigError, match="got 2 and 3 rounds"):
         paired_ratio(of(1, 2), of(1, 2, 3))
+
+
+def test_a_ratio_of_two_runs_is_as_wide_as_both() -> None:
+    assert unpaired_ratio(of(8, 10, 10, 10, 12), of(2, 2, 2, 2, 2)) == (5, 5, 5)
+    assert unpaired_ratio(of(8, 8, 10, 12, 12), of(4, 4, 5, 6, 6)) == pytest.approx((2, 8 / 6, 3))
+
+
+def test_a_timing_is_what_it_was_after_json() -> None:
+    timing = Timing(
+        samples_ms=(1.0, 2.0), cpu_samples_ms=(1.0, 1.0), calls_per_round=3, stable=False, samples_joules=(0.5, 0.25)
+    )
+    assert Timing.from_dict(json.loads(json.dumps(timing.to_dict()))) == timing
+    assert Timing.from_dict(of(1, 2).to_dict()) == of(1, 2)
 
 
 def test_all_faults_of_a_measurement_are_named_at_once() -> None:

@@ -16,7 +16,7 @@ from typing import Any
 
 import torch
 
-_PACKAGES = ("effvit", "torch", "torchvision", "timm", "onnx", "onnxruntime", "numpy")
+_PACKAGES = ("effvit", "torch", "torchvision", "timm", "onnx", "onnxscript", "onnxruntime", "openvino", "nncf", "numpy")
 _MEASURED = ("src", "benchmarks", "pyproject.toml")
 """What must be committed for a commit to name the code that was measured."""
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -32,7 +33,44 @@ def atomic_path(path: Path | str) -> Iterator[Path]:
     except OSError as error:
         raise RunError(f"cannot write {path}: {error.strerror or error}") from error
     finally:
-        temporary.unlink(missing_ok=True) if temporary.parent.is_dir() else None
+        remove(temporary)
+
+
+@contextmanager
+def atomic_folder(path: Path | str) -> Iterator[Path]:
+    """`atomic_path` for a writer that makes a folder, or either: what was at `path` before is replaced whole.
+
+    Yields a temporary name that does not exist yet. A folder cannot be renamed onto another, so the old one
+    steps aside first, and comes back if the new one cannot take its place.
+
+    Raises:
+        RunError: If the place cannot be written.
+    """
+    path = Path(path)
+    old = path.with_name(f".{path.stem}.{os.getpid()}.old{path.suffix}")
+    try:
+        with atomic_path(path) as temporary:
+            yield temporary
+            if temporary.is_dir() and path.is_dir():
+                path.replace(old)
+    finally:
+        if old.exists() and not path.exists():
+            old.replace(path)
+        remove(old)
+
+
+def remove(path: Path) -> None:
+    """Remove a file or a folder with all that is in it; nothing if there is none."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    elif path.parent.is_dir():
+        path.unlink(missing_ok=True)
+
+
+def size_in_bytes(path: Path) -> int:
+    """Bytes of a file, or of all files in a folder."""
+    files = [path] if path.is_file() else [file for file in path.rglob("*") if file.is_file()]
+    return sum(file.stat().st_size for file in files)
 
 
 def write_text(path: Path | str, text: str) -> None:

@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import torch
 
@@ -46,11 +46,15 @@ class Timing:
     """How many calls each sample is the mean of."""
     stable: bool
     """Whether the warm-up settled; if not, read the numbers with care."""
+    samples_joules: tuple[float, ...] | None = None
+    """Energy of one call in each round, in joules; None where the machine does not tell."""
+    statistic: Literal["median", "mean"] = "median"
+    """What stands for all samples: the median, or the mean as in the paper's protocol."""
 
     @property
     def latency_ms(self) -> float:
-        """Median wall time of one call."""
-        return spread(self.samples_ms).median
+        """Wall time of one call: the median, or whatever `statistic` says."""
+        return statistics.fmean(self.samples_ms) if self.statistic == "mean" else spread(self.samples_ms).median
 
     @property
     def latency_ms_p25(self) -> float:
@@ -68,6 +72,11 @@ class Timing:
         return spread(self.cpu_samples_ms).median
 
     @property
+    def joules(self) -> float | None:
+        """Median energy of one call, of the whole device: what else ran on it is in it."""
+        return None if self.samples_joules is None else spread(self.samples_joules).median
+
+    @property
     def num_rounds(self) -> int:
         """How many samples were taken."""
         return len(self.samples_ms)
@@ -79,12 +88,28 @@ class Timing:
             "latency_ms_p25": self.latency_ms_p25,
             "latency_ms_p75": self.latency_ms_p75,
             "cpu_ms": self.cpu_ms,
+            "joules": self.joules,
             "num_rounds": self.num_rounds,
             "calls_per_round": self.calls_per_round,
             "stable": self.stable,
+            "statistic": self.statistic,
             "samples_ms": list(self.samples_ms),
             "cpu_samples_ms": list(self.cpu_samples_ms),
+            "samples_joules": None if self.samples_joules is None else list(self.samples_joules),
         }
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Timing:
+        """Read what `to_dict` wrote; what follows from the samples is computed anew."""
+        joules = values.get("samples_joules")
+        return cls(
+            samples_ms=tuple(values["samples_ms"]),
+            cpu_samples_ms=tuple(values["cpu_samples_ms"]),
+            calls_per_round=values["calls_per_round"],
+            stable=values["stable"],
+            samples_joules=None if joules is None else tuple(joules),
+            statistic=values.get("statistic", "median"),
+        )
 
 
 def spread(samples: Sequence[float]) -> Spread:
@@ -116,6 +141,15 @@ def paired_ratio(numerator: Timing, denominator: Timing) -> Spread:
     return spread([a / b for a, b in zip(numerator.samples_ms, denominator.samples_ms, strict=True)])
 
 
+def unpaired_ratio(numerator: Timing, denominator: Timing) -> Spread:
+    """How many times as long the numerator takes, where the two were measured apart: between what quartiles allow."""
+    return Spread(
+        numerator.latency_ms / denominator.latency_ms,
+        numerator.latency_ms_p25 / denominator.latency_ms_p75,
+        numerator.latency_ms_p75 / denominator.latency_ms_p25,
+    )
+
+
 def measure(
     candidates: Mapping[str, Callable[[], object]],
     *,
@@ -123,6 +157,7 @@ def measure(
     min_round_seconds: float = 0.2,
     warmup_seconds: float = 1.0,
     synchronize: Callable[[], None] | None = None,
+    energy: Callable[[], float] | None = None,
     on_round: Callable[[int, int], None] | None = None,
 ) -> dict[str, Timing]:
     """Time candidates in interleaved rounds.
@@ -133,6 +168,7 @@ def measure(
         min_round_seconds: A sample repeats the call until about this much time has passed.
         warmup_seconds: Time each candidate runs first, longer (up to four times) until it is stable.
         synchronize: Waits for the device, see `synchronizer`; None where calls return when done.
+        energy: Joules used since some fixed moment; None where the machine does not tell.
         on_round: Told (rounds done, rounds in all) after each round.
 
     Returns:
@@ -141,30 +177,30 @@ def measure(
     Raises:
         ConfigError: If there is nothing to measure or a number is not positive.
     """
-    _check(candidates, rounds, min_round_seconds, warmup_seconds)
-    wait = synchronize or _nothing
+    faults = [] if candidates else ["no candidates"]
+    if faults := [*faults, *faults_of(rounds, min_round_seconds, warmup_seconds)]:
+        raise ConfigError("measure: " + "; ".join(faults))
+    wait, joules = synchronize or (lambda: None), energy or (lambda: 0.0)
     repeats: dict[str, int] = {}
     stable: dict[str, bool] = {}
     for label, call in candidates.items():
         seconds, stable[label] = _warm_up(call, warmup_seconds, wait)
         repeats[label] = max(1, math.ceil(min_round_seconds / seconds))
-    wall: dict[str, list[float]] = {label: [] for label in candidates}
-    cpu: dict[str, list[float]] = {label: [] for label in candidates}
+    samples: dict[str, list[_Sample]] = {label: [] for label in candidates}
     for done in range(1, rounds + 1):
         for label, call in candidates.items():
             if repeats[label] > 1:
                 call()  # the caches still hold the previous candidate; a long single call hardly notices
-            wall_seconds, cpu_seconds = _sample(call, repeats[label], wait)
-            wall[label].append(wall_seconds * 1e3)
-            cpu[label].append(cpu_seconds * 1e3)
+            samples[label].append(_sample(call, repeats[label], wait, joules))
         if on_round is not None:
             on_round(done, rounds)
     return {
         label: Timing(
-            samples_ms=tuple(wall[label]),
-            cpu_samples_ms=tuple(cpu[label]),
+            samples_ms=tuple(sample.wall * 1e3 for sample in samples[label]),
+            cpu_samples_ms=tuple(sample.cpu * 1e3 for sample in samples[label]),
             calls_per_round=repeats[label],
             stable=stable[label],
+            samples_joules=None if energy is None else tuple(sample.joules for sample in samples[label]),
         )
         for label in candidates
     }
@@ -206,27 +242,33 @@ def num_threads(count: int | None) -> Iterator[int]:
         torch.set_num_threads(before)
 
 
-def _check(candidates: Mapping[str, object], rounds: int, round_seconds: float, warmup_seconds: float) -> None:
+def faults_of(rounds: int, min_round_seconds: float, warmup_seconds: float) -> list[str]:
+    """What is not allowed in these arguments of `measure`, in words; nothing if all is."""
     faults = []
-    if not candidates:
-        faults.append("no candidates")
     if rounds < 1:
         faults.append(f"rounds must be at least 1, got {rounds}")
-    if not 0 <= round_seconds < math.inf:
-        faults.append(f"min_round_seconds must be 0 or more, got {round_seconds}")
+    if not 0 <= min_round_seconds < math.inf:
+        faults.append(f"min_round_seconds must be 0 or more, got {min_round_seconds}")
     if not 0 <= warmup_seconds < math.inf:
         faults.append(f"warmup_seconds must be 0 or more, got {warmup_seconds}")
-    if faults:
-        raise ConfigError("measure: " + "; ".join(faults))
+    return faults
+
+
+class _Sample(NamedTuple):
+    """One call, mean over some: wall and processor seconds, joules."""
+
+    wall: float
+    cpu: float
+    joules: float
 
 
 def _warm_up(call: Callable[[], object], seconds: float, wait: Callable[[], None]) -> tuple[float, bool]:
     """Run until `seconds` have passed and two stretches agree; seconds per call, and whether they agreed."""
     start = time.perf_counter()
-    last, _ = _sample(call, 1, wait)
+    last = _sample(call, 1, wait).wall
     while True:
         stretch = max(1, math.ceil(seconds / 4 / last)) if last > 0 else 1
-        now, _ = _sample(call, stretch, wait)
+        now = _sample(call, stretch, wait).wall
         stable = abs(now - last) <= _STABLE * last
         passed = time.perf_counter() - start
         if passed >= seconds and (stable or passed >= _PATIENCE * seconds):
@@ -234,22 +276,20 @@ def _warm_up(call: Callable[[], object], seconds: float, wait: Callable[[], None
         last = now
 
 
-def _sample(call: Callable[[], object], repeats: int, wait: Callable[[], None]) -> tuple[float, float]:
-    """Wall and processor seconds of one call, mean over `repeats`, with the garbage collector held back."""
+def _sample(
+    call: Callable[[], object], repeats: int, wait: Callable[[], None], energy: Callable[[], float] = lambda: 0.0
+) -> _Sample:
+    """One call, mean over `repeats`, with the garbage collector held back."""
     collecting = gc.isenabled()
     gc.disable()
     try:
         wait()
-        cpu, wall = time.process_time(), time.perf_counter()
+        joules, cpu, wall = energy(), time.process_time(), time.perf_counter()
         for _ in range(repeats):
             call()
         wait()
-        wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
+        wall, cpu, joules = time.perf_counter() - wall, time.process_time() - cpu, energy() - joules
     finally:
         if collecting:
             gc.enable()
-    return wall / repeats, cpu / repeats
-
-
-def _nothing() -> None:
-    """Calls on the CPU return when they are done."""
+    return _Sample(wall / repeats, cpu / repeats, joules / repeats)

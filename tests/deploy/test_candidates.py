@@ -1,4 +1,4 @@
-"""From whatever a person names to something that can be timed, each in its own best form."""
+"""A model in a runtime: which forms it may take there, and that each computes what the model does."""
 
 from __future__ import annotations
 
@@ -8,113 +8,231 @@ import pytest
 import timm
 import torch
 from helpers import randomise, relative_error
-from timm.models import EfficientVitMsra
-from torch import nn
+from torch import Tensor, nn
 
 import effvit
-from effvit.deploy.candidates import find_candidate
+from effvit.deploy import exported_forms
+from effvit.deploy.candidates import Candidate, find_candidate
 from effvit.deploy.export import Exported
-from effvit.deploy.runtimes import OnnxModel
-from effvit.errors import ConfigError, ExportError, WeightsError
-from effvit.model.network import EfficientViT
+from effvit.deploy.forms import reparameterized, torch_forms
+from effvit.deploy.sources import find_entrant
+from effvit.errors import ConfigError, ExportError
+
+CPU = torch.device("cpu")
+PEER = "mobilenetv3_small_050"
 
 
-def has_batch_norm(model: object) -> bool:
-    return any(isinstance(m, nn.BatchNorm2d) for m in model.modules())  # type: ignore[attr-defined]
+def names(candidate: Candidate) -> list[str]:
+    return [form.name for form in candidate.forms]
 
 
-def test_a_variant_comes_in_its_deploy_form() -> None:
-    candidate = find_candidate("efficientvit_tiny", image_size=(64, 96))
-    assert (candidate.label, candidate.form, candidate.runtime) == ("efficientvit_tiny", "rewritten", "torch")
-    assert candidate.input_size == (3, 64, 96)
-    assert isinstance(candidate.call, EfficientViT)
-    assert candidate.call.config.image_size == (64, 96)
-    assert not has_batch_norm(candidate.call) and not candidate.call.training
-    original = effvit.create_model("efficientvit_tiny", image_size=(64, 96))
-    assert candidate.num_params == sum(p.numel() for p in original.parameters())  # as published, not as folded
+@pytest.fixture(scope="module")
+def ours() -> nn.Module:
+    return randomise(effvit.create_model("efficientvit_tiny", num_classes=7, image_size=64)).eval()
 
 
-def test_timms_model_of_the_same_name_is_asked_for_by_prefix() -> None:
-    candidate = find_candidate("timm/efficientvit_m0")
-    assert isinstance(candidate.call, EfficientVitMsra)
-    assert candidate.form == "reparameterized by timm"
-    assert not has_batch_norm(candidate.call) and not candidate.call.training
-    assert candidate.label == "timm/efficientvit_m0"
-    assert candidate.num_params == 2_349_436
-    assert isinstance(find_candidate("efficientvit_m0").call, EfficientViT)
+@pytest.fixture(scope="module")
+def peer() -> nn.Module:
+    torch.manual_seed(0)
+    return timm.create_model(PEER).eval()
 
 
-def test_a_timm_model_keeps_its_own_size_and_adapts_to_another() -> None:
-    assert find_candidate("mobilevit_xxs").input_size == (3, 256, 256)
-    positions = find_candidate("timm/vit_tiny_patch16_224", image_size=(64, 96))  # has a table of positions
-    assert positions.call(torch.zeros(1, 3, 64, 96)).shape == (1, 1000)
-
-
-def test_a_folder_of_weights_comes_with_its_weights(tmp_path: Path) -> None:
-    model = randomise(effvit.create_model("efficientvit_tiny", num_classes=4, image_size=64)).eval()
-    effvit.save(tmp_path / "photos" / "weights", model)
-    candidate = find_candidate(tmp_path / "photos")
-    assert candidate.label == "photos"  # no path of this machine
-    assert candidate.input_size == (3, 64, 64)
+def test_every_form_in_torch_computes_what_the_model_does(ours: nn.Module, peer: nn.Module) -> None:
     images = torch.randn(2, 3, 64, 64)
+    for model, expected_names in (
+        (ours, {"plain", "tokens", "maps"}),
+        (peer, {"plain", "contiguous", "channels_last"}),
+    ):
+        forms = torch_forms(model, runtime="torch", precision="fp32", device=CPU)
+        assert {form.name for form in forms} == expected_names
+        with torch.inference_mode():
+            expected = model(images)
+            for form in forms:
+                answer = form.prepare(images).call()
+                assert isinstance(answer, Tensor)
+                assert relative_error(answer, expected) < 1e-4, form.text
+
+
+def test_a_trace_computes_what_the_model_does(ours: nn.Module) -> None:
+    images = torch.randn(2, 3, 64, 64)
+    (form,) = (f for f in torch_forms(ours, runtime="trace", precision="fp32", device=CPU) if f.name == "tokens")
     with torch.inference_mode():
-        assert relative_error(candidate.call(images), model(images)) < 1e-5
+        answer = form.prepare(images).call()
+        assert isinstance(answer, Tensor) and relative_error(answer, ours(images)) < 1e-4
 
 
-def test_a_model_is_taken_as_it_is_and_left_as_it_was() -> None:
-    model = timm.create_model("efficientvit_m0").train()
+@pytest.mark.parametrize(("precision", "dtype"), [("bf16", torch.bfloat16), ("fp16", torch.float16)])
+def test_half_precision_is_tried_with_and_without_autocast(peer: nn.Module, precision: str, dtype: torch.dtype) -> None:
+    forms = torch_forms(peer, runtime="torch", precision=precision, device=CPU)
+    assert len(forms) == 6 and sum("autocast" in form.text for form in forms) == 3
+    for form in forms[:2]:
+        with torch.inference_mode():
+            answer = form.prepare(torch.randn(1, 3, 64, 64)).call()
+        assert isinstance(answer, Tensor) and answer.dtype == dtype
+    (traced, *_) = torch_forms(peer, runtime="trace", precision=precision, device=CPU)
+    assert "autocast" in traced.text  # as the paper's script has it
+
+
+def test_a_form_has_the_memory_order_that_its_name_says(peer: nn.Module) -> None:
+    seen: list[bool] = []
+
+    class Spy(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            seen.append(x.is_contiguous(memory_format=torch.channels_last))
+            return x
+
+    for form in torch_forms(Spy(), runtime="torch", precision="fp32", device=CPU):
+        form.prepare(torch.randn(2, 3, 8, 8)).call()
+    assert seen == [False, False, True]
+
+
+def test_the_model_itself_is_left_as_it_was(peer: nn.Module) -> None:
+    model = timm.create_model(PEER).train()
     structure = str(model)
-    candidate = find_candidate(model)
+    for form in torch_forms(model, runtime="torch", precision="bf16", device=CPU):
+        form.prepare(torch.randn(1, 3, 64, 64))
     assert model.training and str(model) == structure
-    assert isinstance(candidate.call, nn.Module) and not candidate.call.training
-    assert candidate.form == "reparameterized by timm"
-    plain = find_candidate(nn.Sequential(nn.Conv2d(3, 4, 3)).train())
-    assert plain.form == "as it is" and plain.label == "Sequential"
+    assert next(model.parameters()).dtype == torch.float32 and next(model.parameters()).requires_grad
 
 
-def test_an_exported_file_stays_in_its_runtime(exported: tuple[Exported, str]) -> None:
-    path = exported[0].path
-    for source in (path, str(path), OnnxModel(path)):
-        candidate = find_candidate(source, num_threads=1)
-        assert (candidate.label, candidate.form, candidate.runtime) == ("tiny", "exported file", "onnxruntime")
-        assert candidate.input_size == (3, 160, 272)
-        assert candidate.call(torch.zeros(1, 3, 160, 272)).shape == (1, 5)
-    with pytest.raises(ConfigError, match=r"tiny\.onnx takes pictures of 160 x 272 only, got \(224, 224\)"):
-        find_candidate(path, image_size=(224, 224))
-    with pytest.raises(ConfigError, match=r"tiny\.onnx runs on the CPU only, got device cuda"):
-        find_candidate(path, device="cuda")
+def test_a_model_that_is_fused_in_eval_mode_only_is_fused() -> None:
+    model = timm.create_model("efficientvim_m1").train()
+    fused = reparameterized(model)
+    assert model.training and not fused.training
+    norms = [sum(isinstance(m, nn.BatchNorm2d) for m in net.modules()) for net in (model, fused)]
+    assert norms[1] < norms[0]
+    images = torch.randn(1, 3, 64, 64)
+    with torch.inference_mode():
+        assert relative_error(fused(images), model.eval()(images)) < 1e-4
 
 
-def test_models_are_brought_into_a_runtime() -> None:
-    candidate = find_candidate("efficientvit_tiny", runtime="onnxruntime", image_size=(32, 32), num_threads=1)
-    assert (candidate.form, candidate.runtime) == ("rewritten, exported", "onnxruntime")
-    assert isinstance(candidate.call, OnnxModel)
-    assert candidate.call(torch.zeros(3, 3, 32, 32)).shape == (3, 1000)
-    assert not candidate.call.path.exists()  # nothing is left lying about
+@pytest.mark.slow
+def test_a_compiled_form_computes_what_the_model_does(ours: nn.Module) -> None:
+    for size in (1, 2):
+        images = torch.randn(size, 3, 64, 64)
+        for form in torch_forms(ours, runtime="compile", precision="fp32", device=CPU):
+            with torch.inference_mode():
+                answer = form.prepare(images).call()
+                assert isinstance(answer, Tensor) and relative_error(answer, ours(images)) < 1e-4
 
 
-def test_what_cannot_be_brought_into_a_runtime_is_named() -> None:
-    with pytest.raises(ExportError, match="^Flatten in onnxruntime: Flatten must answer"):
-        find_candidate(nn.Flatten(2), runtime="onnxruntime")
-    with pytest.raises(ConfigError, match="onnxruntime runs on the CPU only here, got device cuda"):
-        find_candidate("efficientvit_tiny", runtime="onnxruntime", device="cuda")
-    with pytest.raises(ConfigError, match="unknown runtime 'tensorrt'; known: torch, onnxruntime"):
-        find_candidate("efficientvit_tiny", runtime="tensorrt")
+def test_best_is_all_but_plain_and_another_form_is_itself(tmp_path: Path) -> None:
+    entrant = find_entrant(PEER, image_size=(32, 32))
+    assert names(find_candidate(entrant, folder=tmp_path)) == ["contiguous", "channels_last"]
+    plain = find_entrant(f"{PEER}@plain", image_size=(32, 32))
+    assert names(find_candidate(plain, folder=tmp_path)) == ["plain"]
+    assert names(find_candidate(entrant, runtime="onnxruntime", folder=tmp_path)) == ["dynamo", "torchscript"]
+    variant = find_entrant("efficientvit_tiny", image_size=(32, 32))
+    assert names(find_candidate(variant, runtime="onnxruntime", folder=tmp_path)) == ["dynamo"]
+    with pytest.raises(ConfigError, match="@plain: no form 'plain' in onnxruntime; there is dynamo, torchscript"):
+        find_candidate(plain, runtime="onnxruntime", folder=tmp_path)
 
 
-@pytest.mark.parametrize(
-    ("name", "near"),
-    [("efficientvit_m9", "efficientvit_m"), ("mobilenetv3_larg_100", "mobilenetv3_large_100")],
-)
-def test_an_unknown_name_points_at_the_nearest_of_both(name: str, near: str) -> None:
-    with pytest.raises(ConfigError, match=f"^unknown model '{name}'; nearest: .*{near}.*; known: efficientvit_m0, .*"):
-        find_candidate(name)
+@pytest.fixture(scope="module")
+def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("files")
 
 
-def test_missing_files_are_named(tmp_path: Path) -> None:
-    with pytest.raises(WeightsError, match=r"no such file: .*missing\.onnx"):
-        find_candidate(tmp_path / "missing.onnx")
-    with pytest.raises(WeightsError, match="no weights in folder"):
-        find_candidate(tmp_path)
-    with pytest.raises(ConfigError, match="unknown model '.*/nothing'; known: "):
-        find_candidate(tmp_path / "nothing")
+def test_both_exporters_write_what_the_model_computes_and_files_are_used_again(
+    files: Path, peer: nn.Module, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    candidate = find_candidate(
+        find_entrant(peer, image_size=(32, 32)), runtime="onnxruntime", num_threads=1, folder=files
+    )
+    images = torch.randn(3, 3, 32, 32)
+    with torch.inference_mode():
+        expected = peer(images)
+    for form in candidate.forms:
+        answer = form.prepare(images).call()
+        assert isinstance(answer, Tensor) and relative_error(answer, expected) < 1e-4
+    written = {path.name for path in files.iterdir()}
+    assert len(written) == 2
+    monkeypatch.setattr(exported_forms, "export", None)  # would fail if it was called
+    assert candidate.forms[0].prepare(images[:1]).file is not None
+    assert {path.name for path in files.iterdir()} == written
+
+
+def test_int8_is_made_from_the_float_file(files: Path, peer: nn.Module) -> None:
+    candidate = find_candidate(
+        find_entrant(peer, image_size=(32, 32), form="torchscript"),
+        runtime="onnxruntime",
+        precision="int8",
+        num_threads=1,
+        folder=files,
+    )
+    prepared = candidate.forms[0].prepare(torch.randn(2, 3, 32, 32))
+    answer = prepared.call()
+    assert isinstance(answer, Tensor) and answer.isfinite().all()
+    assert prepared.file is not None and "int8" in prepared.file.name
+    floats = [path for path in files.iterdir() if "torchscript-fp32" in path.name]
+    assert prepared.file.stat().st_size < 0.5 * floats[0].stat().st_size
+
+
+def test_other_weights_are_another_file(tmp_path: Path) -> None:
+    entrants = [find_entrant(nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(3, 2))) for _ in range(2)]
+    assert len({exported_forms._identity(entrant) for entrant in entrants}) == 2
+    named = [find_entrant(PEER) for _ in range(2)]  # random each time: no reason to export again
+    assert len({exported_forms._identity(entrant) for entrant in named}) == 1
+
+
+class FixedBatch(nn.Module):
+    """Code that fixes the batch."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear = nn.Linear(3, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.linear(torch.stack([x[i].mean((1, 2)) for i in range(x.shape[0])]))
+
+
+def test_a_network_whose_code_fixes_the_batch_gets_a_file_per_batch(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    model = FixedBatch().eval()
+    entrant = find_entrant(model, image_size=(8, 8), form="dynamo")
+    candidate = find_candidate(entrant, runtime="onnxruntime", num_threads=1, folder=tmp_path)
+    for size in (1, 2):
+        images = torch.randn(size, 3, 8, 8)
+        answer = candidate.forms[0].prepare(images).call()
+        assert isinstance(answer, Tensor) and relative_error(answer, model(images).detach()) < 1e-5
+    assert len(list(tmp_path.iterdir())) == 2
+
+
+def test_a_file_stays_in_its_runtime(exported: tuple[Exported, str], tmp_path: Path) -> None:
+    entrant = find_entrant(exported[0].path)
+    candidate = find_candidate(entrant, runtime="torch", precision="bf16", num_threads=1, folder=tmp_path)
+    assert (candidate.label, candidate.runtime, candidate.precision) == ("tiny", "onnxruntime", "fp32")
+    answer = candidate.forms[0].prepare(torch.zeros(1, 3, 160, 272)).call()
+    assert isinstance(answer, Tensor) and answer.shape == (1, 5)
+    pytest.importorskip("openvino")
+    elsewhere = find_candidate(entrant, runtime="openvino", num_threads=1, folder=tmp_path)
+    answer = elsewhere.forms[0].prepare(torch.zeros(1, 3, 160, 272)).call()
+    assert elsewhere.runtime == "openvino" and isinstance(answer, Tensor) and answer.shape == (1, 5)
+
+
+def test_what_does_not_go_together_is_refused(exported: tuple[Exported, str], tmp_path: Path) -> None:
+    entrant = find_entrant("efficientvit_tiny", image_size=(32, 32))
+    refused = [
+        ({"runtime": "onnxruntime", "device": "cuda"}, "onnxruntime runs on the CPU only here, got device cuda"),
+        ({"runtime": "tensorrt"}, "unknown runtime 'tensorrt'; known: torch, compile"),
+        ({"precision": "int4"}, "unknown precision 'int4' .*; known: fp32"),
+        ({"precision": "int8"}, "torch computes in fp32, fp16, bf16, not in int8"),
+        ({"runtime": "onnxruntime", "precision": "bf16"}, "onnxruntime computes in .*, not in bf16"),
+        ({"runtime": "cuda-graph"}, "cuda-graph needs a CUDA device, got cpu"),
+    ]
+    for arguments, message in refused:
+        with pytest.raises(ConfigError, match=message):
+            find_candidate(entrant, folder=tmp_path, **arguments)  # type: ignore[arg-type]
+    with pytest.raises(ConfigError, match="tiny runs on the CPU only here, got device cuda"):
+        find_candidate(find_entrant(exported[0].path), device="cuda", folder=tmp_path)
+
+
+def test_what_cannot_be_exported_is_said_once_and_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    candidate = find_candidate(find_entrant(nn.Flatten(2), image_size=(8, 8)), runtime="onnxruntime", folder=tmp_path)
+    form = candidate.forms[0]
+    with pytest.raises(ExportError, match="Flatten must answer"):
+        form.prepare(torch.zeros(1, 3, 8, 8))
+    monkeypatch.setattr(exported_forms, "export", None)
+    with pytest.raises(ExportError, match="Flatten must answer"):
+        form.prepare(torch.zeros(1, 3, 8, 8))
+    assert not list(tmp_path.iterdir())

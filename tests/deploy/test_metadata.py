@@ -17,6 +17,12 @@ FULL = FileMetadata(
     provenance={"data": "photos"},
     version="0.1.0",
     verification={"max_abs_error": 1.5e-6, "passed": True},
+    file_format="openvino",
+    precision="int8",
+    batch_size=4,
+    takes_pixels=True,
+    num_bytes=123,
+    quantization={"num_pictures": 8},
 )
 
 
@@ -47,3 +53,10 @@ def test_keys_of_other_tools_and_later_versions_are_passed_over() -> None:
 def test_damage_is_named(key: str, text: str) -> None:
     with pytest.raises(WeightsError, match=f"damaged metadata, effvit.{key}: "):
         FileMetadata.from_properties({f"effvit.{key}": text})
+
+
+def test_the_input_follows_from_the_description() -> None:
+    assert FULL.input_shape == (4, 96, 128, 3)
+    assert FileMetadata(preprocessing=FULL.preprocessing).input_shape == (None, 3, 96, 128)
+    with pytest.raises(WeightsError, match="does not say which pictures it takes"):
+        _ = FileMetadata().input_shape

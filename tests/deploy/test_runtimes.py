@@ -1,106 +1,98 @@
-"""An exported file is called like the network, and what is no such file is refused in one line."""
+"""Any exported file is opened by its name, and runs on batches of any size."""
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 
-import onnx
+import numpy as np
 import pytest
 import torch
-from onnx import TensorProto, helper
 
 from effvit.deploy.export import Exported
-from effvit.deploy.runtimes import OnnxModel, OpenVinoModel
+from effvit.deploy.formats.base import ExportedModel
+from effvit.deploy.formats.onnx import OnnxModel
+from effvit.deploy.formats.table import FORMATS
+from effvit.deploy.runtimes import any_batch, is_exported, open_file
 from effvit.errors import ConfigError, WeightsError
 
 
-def write(path: Path, *inputs: tuple[str, list[int | str]], outputs: int = 1, **properties: str) -> Path:
-    """A small model of another tool: the sum of its inputs."""
-    values = [helper.make_tensor_value_info(name, TensorProto.FLOAT, shape) for name, shape in inputs]
-    answers = [helper.make_tensor_value_info(f"y{i}", TensorProto.FLOAT, None) for i in range(outputs)]
-    nodes = [helper.make_node("Sum", [name for name, _ in inputs], [answer.name]) for answer in answers]
-    graph = helper.make_graph(nodes, "other", values, answers)
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9)
-    helper.set_model_props(model, properties)
-    onnx.save(model, path)
-    return path
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("a.onnx", True),
+        ("a.b.openvino", True),
+        ("a.pt2", True),
+        ("a.aoti.pt2", True),
+        ("a.openvino/model.xml", True),
+        ("a.ncnn/model.param", True),
+        ("model.xml", False),
+        ("run", False),
+        ("a.pth", False),
+        ("a.onnx/b", False),
+        ("onnx", False),
+    ],
+)
+def test_the_name_tells(name: str, expected: bool) -> None:
+    assert is_exported(name) is expected
+    assert is_exported(Path("some") / "folder" / name) is expected
 
 
-def test_threads_do_not_change_the_answer(exported: tuple[Exported, str]) -> None:
+def test_the_longest_suffix_wins(tmp_path: Path) -> None:
+    (tmp_path / "a.aoti.pt2").write_bytes(b"damaged")
+    with pytest.raises(WeightsError, match=r"a\.aoti\.pt2 is not a \.pt2 archive"):
+        open_file(tmp_path / "a.aoti.pt2")
+
+
+def test_a_file_is_opened_in_its_runtime(exported: tuple[Exported, str]) -> None:
     path = exported[0].path
-    images = torch.randn(2, 3, *exported[0].metadata.preprocessing.image_size)
-    one, two = (OnnxModel(path, num_threads=threads)(images) for threads in (1, 2))
-    assert one.dtype == torch.float32 and one.shape == (2, 5)
-    torch.testing.assert_close(one, two)
+    assert isinstance(open_file(str(path), num_threads=1), OnnxModel)
     with pytest.raises(ConfigError, match="threads must be at least 1, got 0"):
-        OnnxModel(path, num_threads=0)
+        open_file(path, num_threads=0)
 
 
-def test_any_layout_and_number_format_of_pictures_will_do(exported: tuple[Exported, str]) -> None:
-    model = OnnxModel(exported[0].path)
-    images = torch.randn(2, 3, *exported[0].metadata.preprocessing.image_size)
-    expected = model(images)
-    assert torch.equal(model(images.to(memory_format=torch.channels_last)), expected)
-    assert torch.equal(model(images.double().requires_grad_()), expected)
+@pytest.mark.parametrize("name", ["a.engine", "model", "a.xml", "a.tflite"])
+def test_another_name_is_refused_with_those_that_are_known(name: str, tmp_path: Path) -> None:
+    (tmp_path / name).write_bytes(b"")
+    with pytest.raises(
+        WeightsError, match=rf"^{name} is not the name of an exported file; known: \.onnx \(onnx\)"
+    ) as e:
+        open_file(tmp_path / name)
+    assert all(row.suffix in str(e.value) for row in FORMATS.values()) and "\n" not in str(e.value)
 
 
-@pytest.mark.parametrize("shape", [(2, 3, 160, 271), (1, 1, 160, 272), (3, 160, 272), (1, 1, 3, 160, 272)])
-def test_a_wrong_shape_is_one_line(exported: tuple[Exported, str], shape: tuple[int, ...]) -> None:
-    with pytest.raises(ConfigError, match=r"^tiny.onnx takes pictures of shape \(any, 3, 160, 272\), got \(.*\)$"):
-        OnnxModel(exported[0].path)(torch.zeros(shape))
+@pytest.mark.parametrize("name", [f"missing{FORMATS[key].suffix}" for key in ("onnx", "torch-export", "aot-inductor")])
+def test_a_missing_file_is_one_line(name: str, tmp_path: Path) -> None:
+    with pytest.raises(WeightsError, match=rf"no such file: .*{name}$"):
+        open_file(tmp_path / name)
 
 
-def test_a_file_of_another_tool_will_do(tmp_path: Path) -> None:
-    model = OnnxModel(write(tmp_path / "other.onnx", ("x", ["n", 3, "h", "w"]), author="someone"))
-    assert model.input_shape == (None, 3, None, None)
-    assert model.metadata.class_names is None and model.metadata.preprocessing is None
-    images = torch.randn(2, 3, 5, 7)
-    assert torch.equal(model(images), images)
+class _InFours(ExportedModel):
+    """Doubles four numbers at a time, and keeps what it was given."""
+
+    input_shape = (4, 1, 1, 1)
+
+    def __init__(self) -> None:
+        self.path = Path("a.fake")
+        self.calls: list[list[float]] = []
+
+    def run(self, array: np.ndarray) -> np.ndarray:
+        self.calls.append(array.ravel().tolist())
+        return array.reshape(4, 1) * 2
 
 
-def test_what_is_no_such_file_is_refused(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(WeightsError, match=r"no such file: .*missing.onnx"):
-        OnnxModel(tmp_path / "missing.onnx")
-    (tmp_path / "text.onnx").write_text("this is no model")
-    with pytest.raises(WeightsError, match=r"text\.onnx is not an ONNX model that can be run: .+"):
-        OnnxModel(tmp_path / "text.onnx")
-    two = write(tmp_path / "two.onnx", ("x", ["n", 3, 4, 4]), ("mask", ["n", 3, 4, 4]))
-    with pytest.raises(WeightsError, match=r"one float input .* got x: .*, mask: "):
-        OnnxModel(two)
-    flat = write(tmp_path / "flat.onnx", ("x", ["n", 3]))
-    with pytest.raises(WeightsError, match=r"one float input .* got x: tensor\(float\) \['n', 3\]"):
-        OnnxModel(flat)
-    many = write(tmp_path / "many.onnx", ("x", ["n", 3, 4, 4]), outputs=2)
-    with pytest.raises(WeightsError, match="must have one output, got 2"):
-        OnnxModel(many)
-    damaged = write(tmp_path / "damaged.onnx", ("x", ["n", 3, 4, 4]), **{"effvit.class_names": "["})
-    with pytest.raises(WeightsError, match=r"damaged metadata, effvit\.class_names"):
-        OnnxModel(damaged)
-    assert capfd.readouterr() == ("", "")
+@pytest.mark.parametrize("count", [1, 3, 4, 5, 8, 11])
+def test_batches_of_any_size_run_in_a_fixed_one(count: int) -> None:
+    model = _InFours()
+    numbers = torch.arange(1.0, count + 1)
+    answer = any_batch(model)(numbers.view(-1, 1, 1, 1))
+    assert torch.equal(answer, 2 * numbers[:, None])
+    assert all(len(call) == 4 for call in model.calls) and len(model.calls) == -(-count // 4)
+    padding = [value for call in model.calls for value in call][count:]
+    assert padding == [float(count)] * len(padding)
 
 
-def test_openvino_gives_the_same_answer_in_float32(exported: tuple[Exported, str]) -> None:
-    pytest.importorskip("openvino")
-    path = exported[0].path
-    reference, model = OnnxModel(path), OpenVinoModel(path, num_threads=1)
-    for batch_size in (1, 3):
-        images = torch.randn(batch_size, 3, *exported[0].metadata.preprocessing.image_size)
-        expected = reference(images)
-        answer = model(images)
-        model(torch.zeros_like(images))  # must not change an answer that was given
-        # bfloat16 would be off by 1e-2
-        assert (answer - expected).abs().max() < 1e-4 * expected.abs().max()
-
-
-def test_openvino_refuses_what_is_no_model(tmp_path: Path) -> None:
-    pytest.importorskip("openvino")
-    (tmp_path / "text.onnx").write_text("no model")
-    with pytest.raises(WeightsError, match="text.onnx is not an ONNX model that OpenVINO can run"):
-        OpenVinoModel(tmp_path / "text.onnx")
-
-
-def test_a_runtime_that_is_not_installed_names_its_extra(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setitem(sys.modules, "openvino", None)
-    with pytest.raises(ConfigError, match=r"openvino is not installed; pip install 'effvit\[openvino\]'"):
-        OpenVinoModel(tmp_path / "any.onnx")
+def test_a_wrong_size_is_still_refused_and_a_free_batch_left_alone(exported: tuple[Exported, str]) -> None:
+    with pytest.raises(ConfigError, match=r"a\.fake takes pictures of shape \(4, 1, 1, 1\), got \(4, 1, 1, 2\)"):
+        any_batch(_InFours())(torch.zeros(6, 1, 1, 2))
+    model = open_file(exported[0].path)
+    assert any_batch(model) is model

@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from effvit.deploy.verify import TOLERANCE, verify
+from effvit.deploy.verify import TOLERANCE, Labelled, verify
 from effvit.errors import ConfigError, ExportError
 from effvit.model.attention import CascadedGroupAttention, WindowAttention
 from effvit.model.network import EfficientViT
@@ -80,6 +80,29 @@ def test_what_is_no_number_does_not_pass(broken: float) -> None:
 def test_of_a_silent_network_only_silence_is_right() -> None:
     assert verify(answers([[0.0, 0.0]]), answers([[0.0, 0.0]]), batches(1)).passed
     assert not verify(answers([[0.0, 0.0]]), answers([[0.0, 1e-30]]), batches(1)).passed
+
+
+def test_accuracy_is_counted_on_labelled_pictures_alone() -> None:
+    labelled = Labelled(torch.zeros(2, 3, 8, 8), torch.tensor([0, 1]))
+    reference = answers([[1.0, 0.0], [0.0, 1.0]], [[1.0, 0.0]])
+    candidate = answers([[1.0, 0.0], [1.0, 0.0]], [[1.0, 0.0]])
+    result = verify(reference, candidate, [labelled, torch.zeros(1, 3, 8, 8)])
+    assert (result.top1_reference, result.top1_candidate) == (1.0, 0.5)
+    assert result.num_pictures == 3 and result.top1_agreement == pytest.approx(2 / 3)
+    result = verify(answers([[1.0]]), answers([[1.0]]), batches(1))
+    assert result.top1_reference is None and result.top1_candidate is None
+
+
+@pytest.mark.parametrize(("changed", "passed"), [(0, True), (1, True), (2, False)])
+def test_where_agreement_decides_the_error_does_not(changed: int, passed: bool) -> None:
+    logits = torch.tensor([[2.0, 1.0]]).repeat(10, 1)
+    other = 50 * logits
+    other[:changed] = other[:changed].flip(1)
+    result = verify(lambda _: logits, lambda _: other, batches(10), tolerance=0.1, measure="agreement")
+    assert result.passed is passed
+    assert f"same first class on {100 - 10 * changed:.2f}% of 10 pictures (at least: 90.00%)" in str(result)
+    other[0] = math.nan
+    assert not verify(lambda _: logits, lambda _: other, batches(10), tolerance=1.0, measure="agreement").passed
 
 
 def test_bad_comparisons_are_refused() -> None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from torch import Tensor
+
 from effvit.errors import ConfigError, RunError, WeightsError
 from effvit.model.checkpoints import WeightsInfo
 from effvit.model.network import EfficientViT
@@ -28,25 +30,23 @@ class Classifier:
 
 
 def open_classifier(source: str, device: str, image_size: tuple[int, int] | None = None) -> Classifier:
-    """Open a run folder, a weights folder, a Hub id or an ONNX file; feed it pictures of another size if one is given.
+    """Open a run folder, a weights folder, a Hub id or an exported file.
+
+    Args:
+        source: Where it is.
+        device: Where networks run; exported files run on the CPU.
+        image_size: Height and width in pixels to feed it pictures of; None for its own.
 
     Raises:
         WeightsError: If it cannot be read, or does not name its classes.
         ConfigError: If the device is not there.
     """
+    from effvit.deploy.runtimes import is_exported
     from effvit.device import find_device
     from effvit.train.evaluate import network_predictor
 
-    if source.endswith(".onnx"):
-        from effvit.deploy.runtimes import OnnxModel
-
-        model = OnnxModel(source)
-        names, preprocessing = model.metadata.class_names, model.metadata.preprocessing
-        if names is None or preprocessing is None:
-            raise WeightsError(f"{source} does not name its classes: it was not exported by effvit from a run")
-        return Classifier(
-            predict=model, class_names=names, preprocessing=preprocessing.at_size(image_size), device="cpu"
-        )
+    if is_exported(source):
+        return _open_exported(source, device, image_size)
     from effvit.model.factory import load
 
     where = find_device(device)
@@ -59,6 +59,25 @@ def open_classifier(source: str, device: str, image_size: tuple[int, int] | None
         preprocessing=info.preprocessing.at_size(image_size),
         device=str(where),
     )
+
+
+def _open_exported(source: str, device: str, image_size: tuple[int, int] | None) -> Classifier:
+    """An exported file, fed like a network: whether it takes pixels or batches of one size only is its own affair."""
+    from effvit.deploy.pixels import to_pixels
+    from effvit.deploy.runtimes import any_batch, open_file
+
+    if device not in ("auto", "cpu"):
+        raise ConfigError(f"{source} is an exported file and runs on the CPU here; leave out --device {device}")
+    model = open_file(source)
+    names, stored = model.metadata.class_names, model.metadata.preprocessing
+    if names is None or stored is None:
+        raise WeightsError(f"{source} does not name its classes: it was not exported by effvit from a run")
+    preprocessing, run = stored.at_size(image_size), any_batch(model)
+
+    def predict(images: Tensor) -> Tensor:
+        return run(to_pixels(images, preprocessing) if model.takes_pixels else images)
+
+    return Classifier(predict=predict, class_names=names, preprocessing=preprocessing, device="cpu")
 
 
 def open_network(source: str, weights: str | None) -> tuple[EfficientViT, WeightsInfo]:

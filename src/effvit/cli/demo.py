@@ -8,7 +8,8 @@ from dataclasses import replace
 from pathlib import Path
 
 from effvit.cli.classifiers import open_network
-from effvit.cli.jobs import evaluate_run, export_network, start_training
+from effvit.cli.exporting import ExportRequest, export_network
+from effvit.cli.jobs import evaluate_run, start_training
 from effvit.cli.options import command_line
 from effvit.cli.overview import write_overview
 from effvit.cli.render import exported_text, progress, say, scores
@@ -62,7 +63,7 @@ def run_demo(data: Path | None, *, output: Path, epochs: int | None, device: str
 
     say("4/5 export the BatchNorm-folded network, and verify the file on every held-out picture")
     network, info = open_network(str(run.path), None)
-    exported = export_network(network, info, run, run.path / "model.onnx", file_format="onnx")
+    exported = export_network(network, info, run, run.path / "model.onnx", ExportRequest())
     say(exported_text(exported))
 
     say("5/5 measure its speed beside two peers, in turns, on one thread of the CPU")

@@ -1,8 +1,7 @@
-"""Verbs around shipping: export, benchmark, demo."""
+"""Verbs around shipping: export, demo."""
 
 from __future__ import annotations
 
-from contextlib import nullcontext
 from pathlib import Path
 from typing import Annotated
 
@@ -14,9 +13,7 @@ from effvit.cli.options import (
     Json,
     Output,
     check_positive,
-    check_threads,
-    command_line,
-    parse_numbers,
+    parse_batch,
     parse_size,
 )
 
@@ -25,87 +22,72 @@ def register(app: typer.Typer) -> None:
     """Add these verbs to the command line."""
     app.command(
         "export",
-        epilog="\b\nExamples:\n  effvit export runs/efficientvit_m0-1 --format onnx\n"
-        "  effvit export efficientvit_m5 --weights imagenet --output m5.onnx",
+        epilog="\b\nExamples:\n  effvit export runs/efficientvit_m0-1 --format openvino --precision int8\n"
+        "  effvit export efficientvit_m5 --weights imagenet --output m5.onnx --preprocessing --batch 1\n"
+        "  effvit export --list",
     )(export)
-    app.command(
-        "benchmark",
-        epilog="\b\nExamples:\n  effvit benchmark efficientvit_m0 mobilenetv3_large_100\n"
-        "  effvit benchmark runs/efficientvit_m0-1 timm/efficientvit_m0 --batch 1,16 --threads 1 --output speed/",
-    )(benchmark)
     app.command(
         "demo",
         epilog="\b\nExamples:\n  effvit demo\n  effvit demo photos/ --output demo-photos",
     )(demo)
 
 
+def _list_formats(asked: bool) -> None:
+    """Print the table of formats and leave."""
+    if not asked:
+        return
+    from effvit.cli.exporting import formats
+    from effvit.cli.render import emit, formats_table
+
+    emit(formats(), formats_table, False)
+    raise typer.Exit
+
+
 def export(
     source: Annotated[str, typer.Argument(help="Run, weights folder, Hub id; or a name and --weights.", metavar="RUN")],
-    file_format: Annotated[str, typer.Option("--format", help="onnx.", metavar="NAME")] = "onnx",
+    file_format: Annotated[str, typer.Option("--format", help="See --list.", metavar="NAME")] = "onnx",
+    precision: Annotated[str, typer.Option(help="fp32, fp16 or int8.", metavar="NAME")] = "fp32",
     weights: Annotated[str | None, typer.Option(help="For a name: imagenet, a path, or a Hub id.")] = None,
     image_size: ImageSize = None,
+    batch: Annotated[
+        str | None,
+        typer.Option(
+            help="Pictures per call, or dynamic.", metavar="N", show_default="dynamic where it can be, else 1"
+        ),
+    ] = None,
+    preprocessing: Annotated[
+        bool, typer.Option("--preprocessing", help="Take uint8 pictures (batch, height, width, 3), normalise inside.")
+    ] = False,
+    calibration: Annotated[
+        Path | None, typer.Option(help="Pictures for int8.", metavar="DIR", show_default="the run's training pictures")
+    ] = None,
+    data: Annotated[
+        Path | None, typer.Option(help="Pictures to compare on.", metavar="DIR", show_default="the run's held-out ones")
+    ] = None,
     output: Output = None,
     as_json: Json = False,
+    list_formats: Annotated[
+        bool, typer.Option("--list", help="Show the formats and leave.", is_eager=True, callback=_list_formats)
+    ] = False,
 ) -> None:
     """Write a network for a runtime, run the file there and compare, before anything is reported."""
     from effvit.cli.classifiers import open_network, run_of
-    from effvit.cli.jobs import export_network
+    from effvit.cli.exporting import ExportRequest, default_path, export_network
     from effvit.cli.render import emit, exported_text
-    from effvit.deploy.export import FORMATS
-    from effvit.errors import ConfigError, unknown_name
 
-    if file_format not in FORMATS:
-        raise ConfigError(unknown_name("format", file_format, FORMATS))
+    request = ExportRequest.checked(
+        file_format=file_format,
+        precision=precision,
+        image_size=parse_size(image_size),
+        batch=parse_batch(batch),
+        preprocessing=preprocessing,
+        calibration=calibration,
+        data=data,
+    )
     run = run_of(source)
-    suffix = FORMATS[file_format].suffix
-    path = output or (run.path / f"model{suffix}" if run is not None else Path(f"{Path(source).name}{suffix}"))
+    path = output or default_path(source, run, request)
     network, info = open_network(source, weights)
-    result = export_network(network, info, run, path, file_format=file_format, image_size=parse_size(image_size))
-    emit(result, exported_text, as_json)
-
-
-def benchmark(
-    models: Annotated[list[str], typer.Argument(help="Ours, timm's (timm/NAME for a shared name), runs, .onnx files.")],
-    batch: Annotated[str, typer.Option(help="Pictures per call, with commas.")] = "1,16",
-    threads: Annotated[int | None, typer.Option(help="Threads within an operator.", show_default="torch's")] = None,
-    runtimes: Annotated[str, typer.Option(help="torch, onnxruntime, openvino; several with commas.")] = "torch",
-    rounds: Annotated[int, typer.Option(help="Samples of each model, taken in turns.")] = 20,
-    seconds: Annotated[float, typer.Option(help="About how long one sample is.")] = 0.2,
-    image_size: ImageSize = None,
-    device: Device = "auto",
-    output: Output = None,
-    as_json: Json = False,
-) -> None:
-    """Measure models beside each other, in turns, each in its best form, with a control for the noise."""
-    from effvit.cli.render import emit, progress, say
-    from effvit.deploy.benchmark import benchmark as measure
-    from effvit.deploy.report import markdown_table, save_plot
-    from effvit.device import find_device
-    from effvit.files import output_folder, write_json, write_text
-
-    check_positive(threads=threads, rounds=rounds)
-    check_threads(threads)
-    batch_sizes, size, where = parse_numbers(batch, "--batch"), parse_size(image_size), find_device(device)
-    with nullcontext() if output is None else output_folder(output) as folder:
-        with progress("measure") as on_round:
-            record = measure(
-                models,
-                batch_sizes=batch_sizes,
-                image_size=size,
-                num_threads=threads,
-                device=where,
-                runtimes=[name.strip() for name in runtimes.split(",")],
-                rounds=rounds,
-                min_round_seconds=seconds,
-                on_round=on_round,
-                command=command_line(),
-            )
-        if folder is not None:
-            write_json(folder / "record.json", record.to_dict())
-            write_text(folder / "table.md", markdown_table(record))
-            save_plot(record, folder / "plot.png")
-            say(f"record.json, table.md and plot.png are in {folder}")
-    emit(record.to_dict(), lambda _: markdown_table(record), as_json)
+    emit(export_network(network, info, run, path, request), exported_text, as_json)
 
 
 def demo(

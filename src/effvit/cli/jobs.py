@@ -3,27 +3,22 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import torch
-from torch import Tensor
 
 from effvit.cli.classifiers import Classifier, open_classifier
 from effvit.cli.render import TrainingProgress, progress, say
 from effvit.data.datasets import FolderData, Sample, find_data
 from effvit.data.loaders import PictureLoader
-from effvit.data.transforms import eval_transform, normalize
-from effvit.deploy.export import export
+from effvit.data.transforms import eval_transform
 from effvit.device import find_device
-from effvit.errors import ConfigError, RunError
-from effvit.files import make_output_folder, output_folder, sha256
-from effvit.model.checkpoints import WeightsInfo
+from effvit.errors import ConfigError
+from effvit.files import make_output_folder, sha256
 from effvit.model.factory import create_model, find_weights
 from effvit.model.network import EfficientViT
-from effvit.preprocessing import Preprocessing
 from effvit.train.config import TrainConfig, replace_fields
 from effvit.train.evaluate import Evaluation, evaluate
 from effvit.train.loop import fit
@@ -128,60 +123,6 @@ def evaluate_samples(classifier: Classifier, samples: Sequence[Sample], *, batch
             device=classifier.device,
             on_batch=on_batch,
         )
-
-
-def export_network(
-    network: EfficientViT,
-    info: WeightsInfo,
-    run: RunFolder | None,
-    path: Path,
-    *,
-    file_format: str,
-    image_size: tuple[int, int] | None = None,
-) -> dict[str, Any]:
-    """Export, verified on the run's held-out pictures where there are some; plain values for JSON."""
-    preprocessing = info.preprocessing.at_size(image_size)
-    samples = [] if run is None else _held_out(run)
-    with output_folder(path.parent), progress("export and compare") as on_batch:
-        exported = export(
-            network,
-            path,
-            info=replace(info, preprocessing=preprocessing),
-            batches=_prepared(samples, preprocessing, on_batch) if samples else None,
-            file_format=file_format,
-        )
-    verification = exported.verification
-    return {
-        "path": str(exported.path),
-        "num_bytes": exported.num_bytes,
-        "compared_on": f"{verification.num_pictures} held-out pictures" if samples else "noise, having no pictures",
-        "verification": verification.to_dict(),
-        "class_names": exported.metadata.class_names,
-    }
-
-
-def _held_out(run: RunFolder) -> list[Sample]:
-    """A run's held-out pictures as far as they are still there; says how many are not."""
-    try:
-        samples = run.read_data().val
-    except RunError as error:
-        say(f"note: {error}")
-        return []
-    found = [sample for sample in samples if sample.path.is_file()]
-    if len(found) < len(samples):
-        say(f"note: {len(samples) - len(found)} of {len(samples)} held-out pictures are not there any more")
-    return found
-
-
-def _prepared(
-    samples: Sequence[Sample], preprocessing: Preprocessing, on_batch: Callable[[int, int], None]
-) -> Iterator[Tensor]:
-    """Pictures as the network takes them, batch by batch."""
-    loader = PictureLoader(samples, eval_transform(preprocessing), batch_size=32)
-    for done, batch in enumerate(loader.batches(), start=1):
-        if len(batch.images):
-            yield normalize(batch.images, preprocessing)
-        on_batch(done, len(loader))
 
 
 def write_results(folder: Path, evaluation: Evaluation, *, source: str, data: object) -> None:

@@ -17,7 +17,7 @@ import typer
 from typer.exceptions import Abort, TyperException
 
 import effvit
-from effvit.cli import deployment, training
+from effvit.cli import benchmarking, deployment, training
 from effvit.cli.options import Json
 from effvit.errors import EffvitError, first_line
 
@@ -59,6 +59,7 @@ def models(
 
 training.register(app)
 deployment.register(app)
+benchmarking.register(app)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

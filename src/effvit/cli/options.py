@@ -50,6 +50,19 @@ def parse_numbers(text: str, name: str) -> list[int]:
     return numbers
 
 
+def parse_batch(text: str | None) -> int | str | None:
+    """`8` -> 8, `dynamic` as it is: pictures per call of an exported file.
+
+    Raises:
+        ConfigError: If it is neither.
+    """
+    if text is None or text == "dynamic":
+        return text
+    if not re.fullmatch(r"\d+", text) or int(text) < 1:
+        raise ConfigError(f"--batch must be a positive whole number or dynamic, got {text!r}")
+    return int(text)
+
+
 def check_positive(**numbers: int | None) -> None:
     """Raise a `ConfigError` naming the flag if a number is zero or negative."""
     for name, number in numbers.items():

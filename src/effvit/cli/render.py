@@ -102,12 +102,36 @@ def scores(summary: dict[str, Any]) -> str:
 
 def exported_text(values: dict[str, Any]) -> str:
     """What was written, and the proof, in one line."""
+    size = f"{values['path']}: {values['num_bytes'] / 2**20:.1f} MiB; "
     checked = values["verification"]
+    if checked is None:
+        return f"{size}{values['verified']}; its answers were NOT compared with the network's"
+    allowed = f" (allowed {checked['tolerance']:.0e})" if checked["measure"] == "error" else ""
+    accuracy = ""
+    if checked["top1_reference"] is not None:
+        accuracy = f"; top-1 {checked['top1_reference']:.2%} before, {checked['top1_candidate']:.2%} in the file"
     return (
-        f"{values['path']}: {values['num_bytes'] / 2**20:.1f} MiB; run and compared with the network on"
-        f" {values['compared_on']}: same first class on {checked['top1_agreement']:.2%}, largest error"
-        f" {checked['max_rel_error']:.1e} of the largest logit (allowed {checked['tolerance']:.0e})"
+        f"{size}run and compared with the network on {values['compared_on']}: same first class on"
+        f" {checked['top1_agreement']:.2%}, largest error {checked['max_rel_error']:.1e} of the largest logit"
+        f"{allowed}{accuracy}"
     )
+
+
+def formats_table(rows: Sequence[dict[str, Any]]) -> Table:
+    """What can be exported to, and how each file is checked."""
+    table = _table("format", "suffix", "precisions", "batch", "checked", "install", "here")
+    for row in rows:
+        table.add_row(
+            row["name"],
+            row["suffix"],
+            ", ".join(row["precisions"]),
+            "" if not row["suffix"] else "any" if row["dynamic_batch"] else "fixed",
+            row["verified"],
+            "" if row["extra"] is None else escape(f"effvit[{row['extra']}]"),
+            escape(row["obstacle"] or "yes"),
+        )
+    table.caption = "a fixed number of pictures per call can be asked for in every format: --batch N"
+    return table
 
 
 def predictions_table(rows: Sequence[dict[str, Any]]) -> Table:
@@ -137,6 +161,16 @@ def progress(label: str) -> Iterator[Callable[[int, int], None]]:
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
         task = bar.add_task(label, total=None)
         yield lambda done, total: bar.update(task, completed=done, total=total)
+
+
+@contextmanager
+def steps() -> Iterator[Callable[[str], None]]:
+    """What is being done, with the time it takes, on stderr; gives the function that is told the next step."""
+    columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
+    console = log()
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
+        task = bar.add_task("", total=None)
+        yield lambda text: bar.reset(task, description=text)
 
 
 class TrainingProgress:

@@ -41,7 +41,7 @@ def register(app: typer.Typer) -> None:
     app.command(
         "predict",
         epilog="\b\nExamples:\n  effvit predict runs/efficientvit_m0-1 some.jpg folder/ --top-k 5\n"
-        "  effvit predict model.onnx folder/ --json",
+        "  effvit predict model.openvino folder/ --json",
     )(predict)
 
 
@@ -97,7 +97,7 @@ def train(
 
 
 def evaluate(
-    source: Annotated[str, typer.Argument(help="Run, weights folder, Hub id or .onnx file.", metavar="RUN")],
+    source: Annotated[str, typer.Argument(help="Run, weights folder, Hub id or exported file.", metavar="RUN")],
     data: Annotated[
         Path | None, typer.Argument(help="Folder of class folders; left out: the run's own held-out pictures.")
     ] = None,
@@ -135,7 +135,7 @@ def evaluate(
 
 
 def predict(
-    source: Annotated[str, typer.Argument(help="Run, weights folder, Hub id or .onnx file.", metavar="RUN")],
+    source: Annotated[str, typer.Argument(help="Run, weights folder, Hub id or exported file.", metavar="RUN")],
     pictures: Annotated[list[Path], typer.Argument(help="Pictures, and folders of them.")],
     top_k: Annotated[int, typer.Option(help="Classes to name for each picture.")] = 5,
     image_size: ImageSize = None,

@@ -32,7 +32,32 @@ class FileMetadata:
     version: str | None = None
     """Version of effvit that wrote the file."""
     verification: dict[str, Any] | None = None
-    """How far the file was from the network, see `Verification.to_dict`."""
+    """How far the file was from the network, see `Verification.to_dict`; where it could not be run, why."""
+    file_format: str | None = None
+    """Name of the format, see `effvit export --list`."""
+    precision: str | None = None
+    """Number format of weights and arithmetic: fp32, fp16 or int8."""
+    batch_size: int | None = None
+    """Pictures per call; None where any number will do."""
+    takes_pixels: bool = False
+    """Whether it takes uint8 pictures (B, H, W, C) and normalises inside."""
+    num_bytes: int | None = None
+    """Size of the file before this description was added."""
+    quantization: dict[str, Any] | None = None
+    """How it was brought to int8, see `effvit.deploy.quantize`."""
+
+    @property
+    def input_shape(self) -> tuple[int | None, ...]:
+        """What the file takes, see `ExportedModel.input_shape`, for formats that do not tell by themselves.
+
+        Raises:
+            WeightsError: If the description does not say it.
+        """
+        if self.preprocessing is None:
+            raise WeightsError("it does not say which pictures it takes: it was not exported by effvit")
+        channels, (height, width) = len(self.preprocessing.mean), self.preprocessing.image_size
+        picture = (height, width, channels) if self.takes_pixels else (channels, height, width)
+        return self.batch_size, *picture
 
     def to_properties(self) -> dict[str, str]:
         """Text by key, as file formats keep it; what is None or empty is left out."""
