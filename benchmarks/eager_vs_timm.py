@@ -22,7 +22,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from effvit import create_model
-from effvit.deploy.report import machine
+from effvit.deploy.speed.report import machine
 from effvit.deploy.verify import verify
 from effvit.environment import environment
 from effvit.errors import EffvitError

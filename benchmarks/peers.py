@@ -15,10 +15,10 @@ import argparse
 import sys
 from pathlib import Path
 
-from effvit.deploy.benchmark import benchmark
-from effvit.deploy.page import write_report
-from effvit.deploy.published_accuracy import PEERS
-from effvit.deploy.report import markdown_table
+from effvit.deploy.speed.benchmark import benchmark
+from effvit.deploy.speed.page import write_report
+from effvit.deploy.speed.published_accuracy import PEERS
+from effvit.deploy.speed.report import markdown_table
 from effvit.errors import EffvitError
 from effvit.files import make_output_folder
 from effvit.model.variants import PUBLISHED

@@ -17,9 +17,9 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-from effvit.deploy.benchmark import benchmark
-from effvit.deploy.records import Record, Row, read_record
-from effvit.deploy.report import conditions, missing_text, spread_text
+from effvit.deploy.speed.benchmark import benchmark
+from effvit.deploy.speed.records import Record, Row, read_record
+from effvit.deploy.speed.report import conditions, missing_text, spread_text
 from effvit.errors import EffvitError
 from effvit.files import make_output_folder, write_json
 from effvit.timing import paired_ratio

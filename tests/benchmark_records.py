@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from effvit.deploy.records import CONTROL, Missing, Protocol, Record, Row, Shares
+from effvit.deploy.speed.records import CONTROL, Missing, Protocol, Record, Row, Shares
 from effvit.timing import Spread, Timing
 
 TIMING = Timing(samples_ms=(9.0, 10.0, 12.0), cpu_samples_ms=(20.0, 20.0, 20.0), calls_per_round=3, stable=True)

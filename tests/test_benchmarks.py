@@ -12,8 +12,8 @@ from types import ModuleType
 import pytest
 import torch
 
-from effvit.deploy.records import read_record
-from effvit.deploy.sources import find_entrant
+from effvit.deploy.speed.records import read_record
+from effvit.deploy.speed.sources import find_entrant
 from effvit.errors import EffvitError
 from effvit.timing import paired_ratio
 

@@ -17,7 +17,7 @@ _PUBLIC = {
     "EffvitError": "effvit.errors",
     "Preprocessing": "effvit.preprocessing",
     "WeightsInfo": "effvit.model.checkpoints",
-    "benchmark": "effvit.deploy.benchmark",
+    "benchmark": "effvit.deploy.speed.benchmark",
     "create_model": "effvit.model.factory",
     "export": "effvit.deploy.export",
     "list_variants": "effvit.model.variants",
@@ -30,9 +30,9 @@ _PUBLIC = {
 __all__ = [*_PUBLIC, "__version__"]
 
 if TYPE_CHECKING:
-    from effvit.deploy.benchmark import benchmark as benchmark
     from effvit.deploy.export import export as export
     from effvit.deploy.rewrite import rewrite as rewrite
+    from effvit.deploy.speed.benchmark import benchmark as benchmark
     from effvit.errors import EffvitError as EffvitError
     from effvit.model.checkpoints import WeightsInfo as WeightsInfo
     from effvit.model.checkpoints import save as save

@@ -11,8 +11,8 @@ from benchmark_records import record, row, timing
 
 from effvit.cli import benchmarking
 from effvit.cli.main import run
-from effvit.deploy import benchmark as module
-from effvit.deploy.records import Record
+from effvit.deploy.speed import benchmark as module
+from effvit.deploy.speed.records import Record
 from effvit.files import write_json
 
 QUICK = ["--rounds", "2", "--seconds", "0", "--threads", "1", "--image-size", "32"]

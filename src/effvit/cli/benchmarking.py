@@ -22,7 +22,7 @@ from effvit.cli.options import (
 )
 
 if TYPE_CHECKING:
-    from effvit.deploy.records import BatchSize
+    from effvit.deploy.speed.records import BatchSize
 
 _BREAKDOWNS = 3
 """Of how many models the page says where the time goes."""
@@ -54,7 +54,7 @@ def _is_value(flag: str, text: str) -> bool:
     """Whether a text can stand in a list, and is not the name of a model."""
     if flag == "--batch":
         return text == "max" or text.isdecimal()
-    from effvit.deploy.candidates import PRECISIONS, RUNTIMES
+    from effvit.deploy.speed.candidates import PRECISIONS, RUNTIMES
 
     return text in (RUNTIMES if flag == "--runtimes" else PRECISIONS)
 
@@ -98,10 +98,10 @@ def benchmark(
 ) -> None:
     """Measure models beside each other, in turns, each in its best form, with a control for the noise."""
     from effvit.cli.render import emit, progress, say
-    from effvit.deploy.benchmark import benchmark as measure
-    from effvit.deploy.benchmark import benchmark_as_paper
-    from effvit.deploy.page import write_report
-    from effvit.deploy.report import markdown_table
+    from effvit.deploy.speed.benchmark import benchmark as measure
+    from effvit.deploy.speed.benchmark import benchmark_as_paper
+    from effvit.deploy.speed.page import write_report
+    from effvit.deploy.speed.report import markdown_table
     from effvit.device import find_device
     from effvit.errors import ConfigError, unknown_name
     from effvit.files import make_output_folder, output_folder
@@ -148,9 +148,9 @@ def benchmark(
 
 def _compare(models: list[str] | None, paths: tuple[Path, Path], as_json: bool) -> None:
     from effvit.cli.render import emit
-    from effvit.deploy.compare import compare
-    from effvit.deploy.records import read_record
-    from effvit.deploy.report import comparison_table
+    from effvit.deploy.speed.compare import compare
+    from effvit.deploy.speed.records import read_record
+    from effvit.deploy.speed.report import comparison_table
     from effvit.errors import ConfigError
 
     if models:

@@ -16,9 +16,9 @@ from effvit.cli.render import exported_text, progress, say, scores
 from effvit.data.augmentation import Augmentation
 from effvit.data.datasets import find_data
 from effvit.data.digits import DIGIT_SIZE, write_digits
-from effvit.deploy.benchmark import CONTROL, Record
-from effvit.deploy.benchmark import benchmark as measure
-from effvit.deploy.report import save_plot
+from effvit.deploy.speed.benchmark import CONTROL, Record
+from effvit.deploy.speed.benchmark import benchmark as measure
+from effvit.deploy.speed.report import save_plot
 from effvit.device import find_device
 from effvit.files import make_output_folder, write_json
 from effvit.preprocessing import Preprocessing

@@ -83,7 +83,7 @@ class Head(nn.Module):
         if self.convolution_weight is None:
             return q.reshape(-1, N, dim), k, v  # (B * num_windows * N, dim) -> (B * num_windows, N, dim)
         if inside is not None:
-            q = q.reshape(-1, *inside.shape, dim) * inside[..., None]  # -> (B, num_windows, N, dim)
+            q = q.reshape(-1, inside.numel(), dim) * inside.reshape(-1, 1)  # -> (B, num_windows * N, dim)
         q = q.reshape(-1, *grid.window_size, dim)  # -> (B * num_windows, height, width, dim)
         q = q.permute(0, 3, 1, 2)  # -> (B * num_windows, dim, height, width)
         padding = self.convolution_weight.shape[-1] // 2

@@ -44,7 +44,7 @@ class FileMetadata:
     num_bytes: int | None = None
     """Size of the file before this description was added."""
     quantization: dict[str, Any] | None = None
-    """How it was brought to int8, see `effvit.deploy.quantize`."""
+    """How it was brought to int8, see `effvit.deploy.quantization.damage`."""
 
     @property
     def input_shape(self) -> tuple[int | None, ...]:

@@ -29,7 +29,7 @@ class WriteOptions:
     batch_size: int | None = None
     """Pictures per call; None for any number, where the format can."""
     precision: Precision = "fp32"
-    """fp32 or fp16; int8 is made from a float32 file, see `effvit.deploy.quantize`."""
+    """fp32 or fp16; int8 is made from a float32 file, see `effvit.deploy.quantization.damage`."""
 
 
 class ExportedModel(ABC):

@@ -84,7 +84,7 @@ def describe_onnx(path: Path, metadata: FileMetadata) -> None:
 def _quantize(
     source: Path, target: Path, calibration: Sequence[Tensor], *, on_step: Callable[..., None] | None = None
 ) -> Any:
-    from effvit.deploy.quantize_onnx import quantize_onnx
+    from effvit.deploy.quantization.onnx import quantize_onnx
 
     return quantize_onnx(source, target, calibration, on_step=on_step)
 

@@ -172,7 +172,7 @@ def _input(model: Any, path: Path) -> tuple[tuple[int | None, ...], bool]:
 def _quantize(
     source: Path, target: Path, calibration: Sequence[Tensor], *, on_step: Callable[..., None] | None = None
 ) -> Any:
-    from effvit.deploy.quantize_openvino import quantize_openvino
+    from effvit.deploy.quantization.openvino import quantize_openvino
 
     return quantize_openvino(source, target, calibration, on_step=on_step)
 

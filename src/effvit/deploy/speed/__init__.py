@@ -1,0 +1,1 @@
+"""How fast models are: who takes part, in which form, measured how, and shown to people."""
