@@ -98,6 +98,7 @@ def test_a_wrong_run_ends_the_script(
     assert "unknown runs smoll; known: small" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_peers_leave_a_report_per_runtime(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     peers = load("peers", monkeypatch)
     monkeypatch.setattr(peers, "benchmark", partial(peers.benchmark, image_size=32))

@@ -294,7 +294,7 @@ class TestMistakes:
             ("train photos --epochs -3", "epochs must be in 1..1000000, got -3"),
             ("train photos --epochs two", "Invalid value for '--epochs': Input should be a valid integer"),
             ("train photos --batch-size 0", "batch_size must be in 2..1000000, got 0"),
-            ("train photos --image-size 0", "--image-size must be a side in pixels or HEIGHTxWIDTH, got '0'"),
+            ("train photos --image-size 0", "--image-size must be a side, or a height and a width, in pixels, got '0'"),
             ("train photos --image-size 16", "image_size must be a height and a width from 32 up, got (16, 16)"),
             ("train photos --image-size big", "got 'big'"),
             ("train photos --workers -1", "num_workers must be in 0..256, got -1"),

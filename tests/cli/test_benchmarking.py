@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from benchmark_records import record, row, timing
 
-from effvit.cli import benchmarking
+from effvit.cli import options
 from effvit.cli.main import run
 from effvit.deploy.speed import benchmark as module
 from effvit.deploy.speed.records import Record
@@ -123,7 +123,20 @@ def test_mistakes_are_one_line(
 
 
 def test_only_what_can_be_a_value_joins_a_list() -> None:
-    values = [("--batch", "1"), ("--batch", "max"), ("--runtimes", "torch"), ("--precisions", "int8")]
+    values = [
+        ("--batch", "1"),
+        ("--batch", "max"),
+        ("--runtimes", "torch"),
+        ("--precisions", "int8"),
+        ("--image-size", "64"),
+    ]
     others = [("--batch", "m0"), ("--runtimes", "efficientvit_m0"), ("--precisions", "torch"), ("--batch", "-1")]
-    assert all(benchmarking._is_value(*pair) for pair in values)
-    assert not any(benchmarking._is_value(*pair) for pair in others)
+    assert all(options._is_value(*pair, 0) for pair in values)
+    assert not any(options._is_value(*pair, 0) for pair in others)
+
+
+def test_a_size_may_be_two_words(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    """The third number is no part of it: it is a file that is not there."""
+    assert run(["predict", str(tmp_path), "--image-size", "64", "96", "128"]) == 2
+    assert options._is_value("--image-size", "96", 0) and not options._is_value("--image-size", "128", 1)
+    assert options.parse_size("64,96") == (64, 96) == options.parse_size("64x96")

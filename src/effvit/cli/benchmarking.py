@@ -7,13 +7,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from typer.core import TyperCommand
 
 from effvit.cli.options import (
     Device,
     ImageSize,
     Json,
     Output,
+    SpacedLists,
     check_positive,
     check_threads,
     command_line,
@@ -28,42 +28,11 @@ _BREAKDOWNS = 3
 """Of how many models the page says where the time goes."""
 
 
-class _Lists(TyperCommand):
-    """Lets a list be written with spaces as with commas: `--batch 1 16 64` is `--batch 1,16,64`."""
-
-    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        """Join the values that follow a list's flag; what can be no value of it, such as a model, ends the list."""
-        joined: list[str] = []
-        flag = ""
-        for argument in args:
-            if flag and joined[-1] != flag and _is_value(flag, argument):
-                joined[-1] += "," + argument
-                continue
-            if argument.startswith("--"):
-                flag = argument if argument in _LISTS else ""
-            elif joined and joined[-1] != flag:
-                flag = ""
-            joined.append(argument)
-        return super().parse_args(ctx, joined)
-
-
-_LISTS = ("--batch", "--runtimes", "--precisions")
-
-
-def _is_value(flag: str, text: str) -> bool:
-    """Whether a text can stand in a list, and is not the name of a model."""
-    if flag == "--batch":
-        return text == "max" or text.isdecimal()
-    from effvit.deploy.speed.candidates import PRECISIONS, RUNTIMES
-
-    return text in (RUNTIMES if flag == "--runtimes" else PRECISIONS)
-
-
 def register(app: typer.Typer) -> None:
     """Add this verb to the command line."""
     app.command(
         "benchmark",
-        cls=_Lists,
+        cls=SpacedLists,
         epilog="\b\nExamples:\n  effvit benchmark efficientvit_m0 mobilenetv3_large_100\n"
         "  effvit benchmark runs/efficientvit_m0-1 timm/efficientvit_m0 --batch 1 16 --threads 1 --output speed/\n"
         "  effvit benchmark efficientvit_m5 timm/efficientvit_m5@plain --runtimes torch,onnxruntime\n"

@@ -12,6 +12,7 @@ from effvit.cli.options import (
     ImageSize,
     Json,
     Output,
+    SpacedLists,
     check_positive,
     parse_batch,
     parse_size,
@@ -22,6 +23,7 @@ def register(app: typer.Typer) -> None:
     """Add these verbs to the command line."""
     app.command(
         "export",
+        cls=SpacedLists,
         epilog="\b\nExamples:\n  effvit export runs/efficientvit_m0-1 --format openvino --precision int8\n"
         "  effvit export efficientvit_m5 --weights imagenet --output m5.onnx --preprocessing --batch 1\n"
         "  effvit export --list",

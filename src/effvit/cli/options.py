@@ -6,9 +6,10 @@ import re
 import shlex
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+from typer.core import TyperCommand
 
 from effvit.errors import ConfigError
 
@@ -17,14 +18,47 @@ Seed = Annotated[int | None, typer.Option(help="Seed of everything random.", sho
 MAX_THREADS = 1024
 DEVICE_HELP = "cpu, cuda, cuda:1, mps, or auto: the GPU if there is one, else the CPU."
 Device = Annotated[str, typer.Option(help=DEVICE_HELP, metavar="NAME")]
-ImageSize = Annotated[str | None, typer.Option(help="Side in pixels, or HEIGHTxWIDTH.", metavar="SIZE")]
+ImageSize = Annotated[str | None, typer.Option(help="Side in pixels, or height and width.", metavar="SIZE")]
 BatchSize = Annotated[int, typer.Option(help="Pictures at once.")]
 Output = Annotated[Path | None, typer.Option(help="Where to write.", metavar="PATH")]
 Workers = Annotated[int, typer.Option(help="Processes that decode pictures.")]
 
 
+class SpacedLists(TyperCommand):
+    """Lets a list be written with spaces as with commas: `--batch 1 16 64` is `--batch 1,16,64`."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Join the values that follow a list's flag; what can be no value of it, such as a model, ends the list."""
+        joined: list[str] = []
+        flag = ""
+        for argument in args:
+            if flag and joined[-1] != flag and _is_value(flag, argument, joined[-1].count(",")):
+                joined[-1] += "," + argument
+                continue
+            if argument.startswith("--"):
+                flag = argument if argument in _LISTS else ""
+            elif joined and joined[-1] != flag:
+                flag = ""
+            joined.append(argument)
+        return super().parse_args(ctx, joined)
+
+
+_LISTS = ("--batch", "--image-size", "--runtimes", "--precisions")
+
+
+def _is_value(flag: str, text: str, num_commas: int) -> bool:
+    """Whether a text can go on with a list, and is not the name of a model."""
+    if flag == "--image-size":
+        return text.isdecimal() and num_commas == 0
+    if flag == "--batch":
+        return text == "max" or text.isdecimal()
+    from effvit.deploy.speed.candidates import PRECISIONS, RUNTIMES
+
+    return text in (RUNTIMES if flag == "--runtimes" else PRECISIONS)
+
+
 def parse_size(text: str | None) -> tuple[int, int] | None:
-    """`224` -> (224, 224), `224x320` -> (224, 320): height and width in pixels.
+    """`224` -> (224, 224), `224,320` or `224x320` -> (224, 320): height and width in pixels.
 
     Raises:
         ConfigError: If it is neither, or not positive.
@@ -34,7 +68,7 @@ def parse_size(text: str | None) -> tuple[int, int] | None:
     match = re.fullmatch(r"(\d+)(?:[x,](\d+))?", text.strip())
     size = (int(match[1]), int(match[2] or match[1])) if match else (0, 0)
     if min(size) < 1:
-        raise ConfigError(f"--image-size must be a side in pixels or HEIGHTxWIDTH, got {text!r}")
+        raise ConfigError(f"--image-size must be a side, or a height and a width, in pixels, got {text!r}")
     return size
 
 

@@ -16,6 +16,7 @@ from effvit.cli.options import (
     Json,
     Output,
     Seed,
+    SpacedLists,
     Workers,
     check_positive,
     command_line,
@@ -31,15 +32,18 @@ def register(app: typer.Typer) -> None:
     """Add these verbs to the command line."""
     app.command(
         "train",
+        cls=SpacedLists,
         epilog="\b\nExamples:\n  effvit train photos/ --model efficientvit_m0 --epochs 20\n"
         "  effvit train --resume runs/efficientvit_m0-1",
     )(train)
     app.command(
         "eval",
+        cls=SpacedLists,
         epilog="\b\nExamples:\n  effvit eval runs/efficientvit_m0-1\n  effvit eval runs/efficientvit_m0-1 photos/val",
     )(evaluate)
     app.command(
         "predict",
+        cls=SpacedLists,
         epilog="\b\nExamples:\n  effvit predict runs/efficientvit_m0-1 some.jpg folder/ --top-k 5\n"
         "  effvit predict model.openvino folder/ --json",
     )(predict)

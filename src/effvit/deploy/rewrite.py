@@ -19,7 +19,6 @@ from dataclasses import replace
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from effvit.deploy.attention import Attention, Head
@@ -34,9 +33,6 @@ from effvit.model.network import Block, EfficientViT, Subsample
 
 MAX_DENSE_TOKENS = 64
 """Windows up to this many tokens get their queries' convolution as a matrix: beyond, its values outweigh its work."""
-
-CHANNEL_BLOCK = 16
-"""Channels of a block in ONNX Runtime and oneDNN on processors with 512-bit vectors; 8 and 4, of others, divide it."""
 
 
 def rewrite(
@@ -64,7 +60,7 @@ def rewrite(
     config = replace(model.config, distilled=False, image_size=size or model.config.image_size)  # checks the size
     if not _can_deploy(model):
         return _with_one_head(model)
-    stem = _stem([folded(layer) for layer in model.stem if can_fold(layer)], layout)
+    stem = [_stem(layer, layout) for layer in model.stem if can_fold(layer)]
     layers = [part for stage in model.stages for layer in stage.children() for part in _parts(layer, layout, config)]
     deployed = DeployedEfficientViT(
         config, layout=layout, stem=stem, layers=layers, head=_classifier(model), image_size=size
@@ -110,28 +106,11 @@ def _classifier(model: EfficientViT) -> tuple[Tensor, Tensor] | None:
     return weight.t().contiguous(), bias
 
 
-def _stem(convolutions: list[tuple[Tensor, Tensor]], layout: Layout) -> list[Operator]:
-    if layout == "maps":
-        return [Operator(*values) for values in with_whole_blocks(convolutions)]
+def _stem(layer: nn.Module, layout: Layout) -> Operator:
+    weight, bias = folded(layer)
     # A convolution reads its kernel in the order of its picture: kept so, nothing is reordered in a call.
-    return [Operator(weight.contiguous(memory_format=torch.channels_last), bias) for weight, bias in convolutions]
-
-
-def with_whole_blocks(convolutions: list[tuple[Tensor, Tensor]]) -> list[tuple[Tensor, Tensor]]:
-    """The same chain with channels of zeros between, so that runtimes that keep maps in blocks never leave them.
-
-    Every activation here gives 0 for 0, and the next kernel has zeros for what was added.
-
-    Args:
-        convolutions: Weight (out, in, k, k) and bias (out,) of each, one after the other.
-    """
-    result: list[tuple[Tensor, Tensor]] = []
-    added = 0
-    for weight, bias in convolutions:
-        weight = F.pad(weight, (0, 0, 0, 0, 0, added))
-        added = -len(weight) % CHANNEL_BLOCK if len(result) < len(convolutions) - 1 else 0
-        result.append((F.pad(weight, (0, 0, 0, 0, 0, 0, 0, added)), F.pad(bias, (0, added))))
-    return result
+    order = torch.channels_last if layout == "tokens" else torch.contiguous_format
+    return Operator(weight.contiguous(memory_format=order), bias)
 
 
 def _parts(layer: Any, layout: Layout, config: EfficientViTConfig) -> list[nn.Module]:

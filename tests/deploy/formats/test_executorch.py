@@ -27,6 +27,8 @@ from effvit.preprocessing import Preprocessing
 if FORMAT.obstacle() is not None:
     pytest.skip("needs effvit[executorch]", allow_module_level=True)
 
+pytestmark = pytest.mark.slow  # lowering takes a quarter of a minute a file
+
 SIZE = (64, 64)
 CUT = (160, 272)
 """Windows are cut, padded in both directions, and masked."""
@@ -65,18 +67,15 @@ def test_the_answer_is_that_of_the_network(network: nn.Module, written: Path) ->
         ExecuTorchModel(written)(torch.zeros(1, 3, *SIZE))
 
 
-@pytest.mark.slow
 def test_the_answer_is_that_of_the_network_where_windows_are_cut(network: nn.Module, tmp_path: Path) -> None:
     check(network, write(network, tmp_path / "cut.pte", CUT), CUT, 1e-5)
 
 
-@pytest.mark.slow
 def test_half_precision_is_fed_and_read_in_float32(network: nn.Module, written: Path, tmp_path: Path) -> None:
     half = write(network, tmp_path / "half.pte", SIZE, "fp16")
     check(network, half, SIZE, 5e-3)
 
 
-@pytest.mark.slow
 def test_pixels_are_normalised_inside(network: nn.Module, tmp_path: Path) -> None:
     deployed = FromPixels(rewrite(network, layout=FORMAT.layout, image_size=SIZE), Preprocessing())
     pixels = torch.randint(0, 256, (2, *SIZE, 3), dtype=torch.uint8)

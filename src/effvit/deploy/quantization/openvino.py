@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from effvit.deploy.formats.base import import_optional
-from effvit.deploy.formats.openvino import EXTRA, GRAPH
+from effvit.deploy.formats.openvino import EXTRA, GRAPH, reason
 from effvit.deploy.quantization.damage import (
     MAX_ERROR,
     MAX_FLOAT_MACS,
@@ -33,7 +33,7 @@ from effvit.deploy.quantization.damage import (
     logits_error,
 )
 from effvit.deploy.quantization.openvino_graph import LAYERS, MOVES, is_constant, macs, values, weights_name
-from effvit.errors import ConfigError, EffvitError, ExportError, WeightsError, first_line, unknown_name
+from effvit.errors import ConfigError, EffvitError, ExportError, WeightsError, unknown_name
 
 METHODS = ("default", "transformer")
 """Kinds of network nncf tells apart, the fastest first: for a transformer it rounds less inside attention."""
@@ -207,7 +207,7 @@ class _Work:
         try:
             model = self._core.read_model(source / GRAPH if source.is_dir() else source)
         except RuntimeError as error:
-            raise WeightsError(f"{source} is not a model that OpenVINO can read: {first_line(error)}") from error
+            raise WeightsError(f"{source} is not a model that OpenVINO can read: {reason(error)}") from error
         if any(node.get_type_name() == "FakeQuantize" for node in model.get_ops()):
             raise WeightsError(f"{source} is quantised already: int8 is made from a float32 file")
         return model
@@ -257,7 +257,7 @@ def _translated(path: Path) -> Iterator[None]:
     except EffvitError:
         raise
     except Exception as error:  # its failures share no base class but this
-        raise ExportError(f"{path.name} cannot be quantised: {first_line(error)}") from error
+        raise ExportError(f"{path.name} cannot be quantised: {reason(error)}") from error
 
 
 @contextmanager
