@@ -178,8 +178,10 @@ def _compiled(forward: Callable[[Tensor], Tensor], batch: Tensor) -> Call:
     from torch._inductor import config as inductor
 
     # Their weights are constants of the program: layouts are chosen and norms folded once, not at every call.
+    # On a CPU, where a call takes milliseconds, the program that calls the kernels is C++ too.
     compiled = torch.compile(forward, dynamic=False)
-    with inductor.patch(freezing=True), dynamo.patch(recompile_limit=_RECOMPILE_LIMIT):
+    cpp_wrapper = batch.device.type == "cpu"
+    with inductor.patch(freezing=True, cpp_wrapper=cpp_wrapper), dynamo.patch(recompile_limit=_RECOMPILE_LIMIT):
         compiled(batch)
     return lambda: compiled(batch)
 
