@@ -396,6 +396,34 @@ def test_norms_without_fixed_statistics_stay() -> None:
     assert torch.equal(rewrite(layer)(images), layer(images))
 
 
+@pytest.mark.parametrize("path", ["stem.0", "stages.1.0.merge.expand", "stages.0.0.attention.body.mixer.project"])
+def test_one_norm_without_fixed_statistics_keeps_the_network(path: str) -> None:
+    model = build("efficientvit_tiny")
+    norm = model.get_submodule(f"{path}.norm")
+    norm.track_running_stats, norm.running_mean, norm.running_var = False, None, None
+    deployed = rewrite(model)
+    assert isinstance(deployed, EfficientViT) and len(norms(deployed)) == 1
+    assert error(model, lambda size: deployed, (97, 130)) < TOLERANCE
+
+
+def test_norms_synchronised_in_training_are_folded() -> None:
+    model = build("efficientvit_tiny")
+    synchronised = nn.SyncBatchNorm.convert_sync_batchnorm(copy.deepcopy(model)).eval()
+    images = torch.randn(2, 3, 97, 130, dtype=torch.float64)
+    with torch.inference_mode():
+        assert relative_error(rewrite(synchronised)(images), model(images)) < TOLERANCE
+
+
+@pytest.mark.parametrize("layout", ["tokens", "maps"])
+def test_autocast(layout: Any) -> None:
+    model = build("efficientvit_tiny").float()
+    images = torch.randn(2, 3, 160, 272)
+    with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16):
+        answer = rewrite(model, layout=layout, image_size=(160, 272))(images)
+        assert answer.dtype == torch.bfloat16
+        assert relative_error(answer.float(), model(images).float()) < 0.05
+
+
 def test_other_peoples_models_pass_through() -> None:
     model = timm.create_model("mobilenetv3_small_050", num_classes=3).eval()
     images = torch.randn(1, 3, 64, 64)

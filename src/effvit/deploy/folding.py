@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from effvit.model.layers import ConvNorm, NormLinear
 
-BatchNorm = nn.BatchNorm1d | nn.BatchNorm2d
+BatchNorm = nn.BatchNorm1d | nn.BatchNorm2d | nn.SyncBatchNorm
 
 
 def can_fold(layer: nn.Module) -> bool:
@@ -59,7 +59,7 @@ def exact(tensor: Tensor) -> Tensor:
 
 
 def fold_norms(model: nn.Module) -> nn.Module:
-    """A copy in eval mode, without gradients, with one operator in place of every layer that `can_fold`."""
+    """A copy in eval mode, without gradients, with one operator in place of each of our layers that `can_fold`."""
     result = copy.deepcopy(model).eval().requires_grad_(False)
     result.zero_grad(set_to_none=True)
     operators: dict[nn.Module, nn.Module] = {}  # a module used in two places stays one module

@@ -60,7 +60,8 @@ def add_linear(base: Tensor, x: Tensor, weight: Tensor, bias: Tensor | None = No
     if _prefers_onednn(x, weight):
         y: Tensor = torch.ops.mkldnn._linear_pointwise.binary(x, base, weight.t(), bias, "add")
         return y
-    base = base.addmm_(x, weight)
+    cast = torch.is_autocast_enabled(x.device.type)  # autocast casts what an operator takes, but not in place
+    base = torch.addmm(base, x, weight) if cast else base.addmm_(x, weight)
     return base if bias is None else base.add_(bias)
 
 
@@ -73,4 +74,5 @@ def _prefers_onednn(x: Tensor, weight: Tensor) -> bool:
         and x.dtype == torch.float32
         and x.device.type == "cpu"
         and not x.requires_grad
+        and not torch.is_autocast_enabled("cpu")
     )

@@ -28,7 +28,7 @@ from effvit.deploy.network import DeployedEfficientViT, Layout
 from effvit.errors import ConfigError
 from effvit.model.attention import CascadedGroupAttention, WindowAttention
 from effvit.model.config import PATCH_SIZE, EfficientViTConfig
-from effvit.model.layers import FeedForwardUnit, PatchMerging
+from effvit.model.layers import ConvNorm, FeedForwardUnit, NormLinear, PatchMerging
 from effvit.model.network import Block, EfficientViT, Subsample
 
 MAX_DENSE_TOKENS = 64
@@ -38,11 +38,12 @@ MAX_DENSE_TOKENS = 64
 def rewrite(
     model: nn.Module, *, layout: Layout = "tokens", image_size: int | tuple[int, int] | None = None
 ) -> nn.Module:
-    """Make the deploy form of a network, or fold the norms of any other module.
+    """Make the deploy form of a network; of any other module, fold the norms of our layers in it.
 
     Args:
-        model: A network of ours, trained, pruned or ablated. One with layer norms or with the usual multi-head
-            attention stays as it is but for its foldable norms, and so does any other module.
+        model: A network of ours, trained, pruned or ablated. One with layer norms, norms without fixed statistics
+            or the usual multi-head attention stays as it is but for what can be folded, and so does any other
+            module, in which only our `ConvNorm` and `NormLinear` are looked for.
         layout: tokens for torch; maps for runtimes that prefer convolutions.
         image_size: Side, or height and width, in pixels, to fix the form to; None for pictures of any size.
 
@@ -60,7 +61,7 @@ def rewrite(
     config = replace(model.config, distilled=False, image_size=size or model.config.image_size)  # checks the size
     if not _can_deploy(model):
         return _with_one_head(model)
-    stem = [_stem(layer, layout) for layer in model.stem if can_fold(layer)]
+    stem = [_stem(layer, layout) for layer in model.stem if isinstance(layer, ConvNorm)]
     layers = [part for stage in model.stages for layer in stage.children() for part in _parts(layer, layout, config)]
     deployed = DeployedEfficientViT(
         config, layout=layout, stem=stem, layers=layers, head=_classifier(model), image_size=size
@@ -71,10 +72,11 @@ def rewrite(
 
 
 def _can_deploy(model: EfficientViT) -> bool:
-    """Whether the deploy form knows all of it."""
+    """Whether the deploy form knows all of it, and every norm has fixed statistics."""
+    layers = [module for module in model.modules() if isinstance(module, ConvNorm | NormLinear)]
     blocks = (layer for stage in model.stages for layer in stage.children() if isinstance(layer, Block))
     mixers = (_branch(block.attention).mixer for block in blocks)
-    return model.config.norm == "batch" and all(isinstance(mixer, CascadedGroupAttention) for mixer in mixers)
+    return all(map(can_fold, layers)) and all(isinstance(mixer, CascadedGroupAttention) for mixer in mixers)
 
 
 def _branch(residual: Any) -> Any:
