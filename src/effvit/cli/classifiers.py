@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -71,7 +72,7 @@ def _open_exported(source: str, device: str, image_size: tuple[int, int] | None)
     model = open_file(source)
     names, stored = model.metadata.class_names, model.metadata.preprocessing
     if names is None or stored is None:
-        raise WeightsError(f"{source} does not name its classes: it was not exported by effvit from a run")
+        raise WeightsError(f"{source} does not name its classes; export it from a run, which does")
     preprocessing, run = stored.at_size(image_size), any_batch(model)
 
     def predict(images: Tensor) -> Tensor:
@@ -87,10 +88,16 @@ def open_network(source: str, weights: str | None) -> tuple[EfficientViT, Weight
         ConfigError: If a name comes without weights, or weights without a name.
         WeightsError: If the weights cannot be had or do not fit.
     """
+    from effvit.deploy.runtimes import is_exported
     from effvit.model.factory import create_model, find_weights, load
     from effvit.model.variants import VARIANTS
 
+    if is_exported(source):
+        raise ConfigError(f"{source} is an exported file, which cannot be exported again; give the run or its weights")
     if source not in VARIANTS:
+        near = difflib.get_close_matches(source, VARIANTS, n=1, cutoff=0.8)
+        if near and not Path(source).exists():
+            raise ConfigError(f"no network or folder {source!r}; did you mean {near[0]}?")
         if weights is not None:
             raise ConfigError(f"--weights goes with a name of `effvit models`, and {source!r} is none")
         return load(source)

@@ -32,7 +32,7 @@ from effvit.deploy.quantization.damage import (
     choose_float_layers,
     logits_error,
 )
-from effvit.deploy.quantization.openvino_graph import LAYERS, MOVES, is_constant, macs, values, weights_name
+from effvit.deploy.quantization.openvino_graph import LAYERS, MOVES, as_bound, is_constant, macs, values, weights_name
 from effvit.errors import ConfigError, EffvitError, ExportError, WeightsError, unknown_name
 
 METHODS = ("default", "transformer")
@@ -173,9 +173,15 @@ class _Work:
     def run(self, model: Any, arrays: Sequence[np.ndarray] | None = None) -> np.ndarray:
         """Logits, (pictures, classes)."""
         settings = {"INFERENCE_PRECISION_HINT": "f32", "INFERENCE_NUM_THREADS": torch.get_num_threads()}
-        request = self._core.compile_model(model, "CPU", settings).create_infer_request()
+        arrays = self.arrays if arrays is None else arrays
+        requests: dict[tuple[int, ...], Any] = {}
+        for shape in {array.shape for array in arrays}:
+            # For a known batch, as files are run: with a free one, OpenVINO cannot carry scales through every reshape.
+            sized = model.clone()
+            sized.reshape(list(shape))
+            requests[shape] = self._core.compile_model(sized, "CPU", settings).create_infer_request()
         # The request writes its next answer into the same place.
-        return np.concatenate([request.infer([a])[0].copy() for a in (self.arrays if arrays is None else arrays)])
+        return np.concatenate([requests[array.shape].infer([array])[0].copy() for array in arrays])
 
     def save(self, model: Any, target: Path) -> None:
         """Write `.xml` and `.bin`, in a folder if the target is no `.xml`."""
@@ -195,7 +201,7 @@ class _Work:
         while fake.get_type_name() in MOVES:
             fake = fake.input_value(0).get_node()
         if fake.get_type_name() == "FakeQuantize":
-            bounds = [values(fake.input_value(index).get_node()) for index in range(1, 5)]
+            bounds = [as_bound(values(fake.input_value(index).get_node()), node) for index in range(1, 5)]
             levels = fake.get_attributes()["levels"]
             around = ops.fake_quantize(node.input_value(0), *map(ops.constant, bounds), levels)
             node.input(0).replace_source_output(around.output(0))
