@@ -1,6 +1,6 @@
 """How far ahead the deploy form is: every ratio that issue 3 asks for, on one CPU thread, against what it asks for.
 
-Four interleaved runs, each with its own A/A control; a record per run goes into `results/targets/`, and a run
+Six interleaved runs, each with its own A/A control; a record per run goes into `results/targets/`, and a run
 whose record is there is not measured again unless `--again` is given. Prints a Markdown table.
 
     python benchmarks/targets.py --folder FILES        # all; 10 to 15 minutes, of which exporting is half

@@ -120,7 +120,8 @@ def test_models_run_under_the_stated_conditions() -> None:
     assert torch.get_num_threads() == before
     cores = result.protocol.pinned_cores
     assert cores is None or len(cores) == 1
-    assert benchmark([model], batch_sizes=[5], image_size=8, pin=False, **QUICK).protocol.pinned_cores is None
+    loose = benchmark([model], batch_sizes=[5], image_size=8, num_threads=2, pin=False, **QUICK)
+    assert loose.protocol.pinned_cores is None and loose.environment["torch_threads"] == 2
 
 
 def fake_timings(monkeypatch: pytest.MonkeyPatch, **latencies_ms: float) -> list[list[str]]:
@@ -214,6 +215,7 @@ def test_the_papers_protocol_is_the_papers(monkeypatch: pytest.MonkeyPatch) -> N
     assert asked[0]["warmup_seconds"] == 10 and asked[0]["measured_seconds"] == 60
     assert (result.protocol.name, result.protocol.num_threads) == ("paper", 1)
     assert result.rows[0].timing.statistic == "mean"
+    assert result.protocol.energy == "not measured"
 
 
 def test_a_batch_that_does_not_fit_is_halved_in_the_papers_protocol(monkeypatch: pytest.MonkeyPatch) -> None:

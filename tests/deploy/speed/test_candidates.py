@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import timm
@@ -12,6 +14,7 @@ from torch import Tensor, nn
 
 import effvit
 from effvit.deploy.export import Exported
+from effvit.deploy.formats.table import FORMATS
 from effvit.deploy.speed import exported_forms
 from effvit.deploy.speed.candidates import Candidate, find_candidate
 from effvit.deploy.speed.forms import reparameterized, torch_forms
@@ -170,9 +173,39 @@ def test_int8_is_made_from_the_float_file(files: Path, peer: nn.Module) -> None:
 
 def test_other_weights_are_another_file(tmp_path: Path) -> None:
     entrants = [find_entrant(nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(3, 2))) for _ in range(2)]
-    assert len({exported_forms._identity(entrant) for entrant in entrants}) == 2
+    assert len({exported_forms._identity(entrant, FORMATS["onnx"]) for entrant in entrants}) == 2
     named = [find_entrant(PEER) for _ in range(2)]  # random each time: no reason to export again
-    assert len({exported_forms._identity(entrant) for entrant in named}) == 1
+    assert len({exported_forms._identity(entrant, FORMATS["onnx"]) for entrant in named}) == 1
+
+
+def test_what_else_makes_a_file_makes_another_file(monkeypatch: pytest.MonkeyPatch) -> None:
+    def identity(model: nn.Module) -> str:
+        return exported_forms._identity(find_entrant(model), FORMATS["onnx"])
+
+    assert identity(nn.Sequential(nn.ReLU())) != identity(nn.Sequential(nn.GELU()))  # no weights tell them apart
+    wide, narrow = (nn.Linear(*sides, bias=False) for sides in ((2, 3), (3, 2)))
+    narrow.weight.data = wide.weight.data.reshape(2, 3)
+    assert identity(wide) != identity(narrow)
+    before = identity(wide)
+    monkeypatch.setattr(exported_forms, "_version", lambda package: f"another {package}")
+    assert identity(wide) != before
+
+
+def test_programs_are_compiled_with_their_weights_frozen(ours: nn.Module, monkeypatch: pytest.MonkeyPatch) -> None:
+    from torch._inductor import config
+
+    frozen: list[bool] = []
+
+    def compiler(forward: Callable[[Tensor], Tensor], **_: Any) -> Callable[[Tensor], Tensor]:
+        def compiled(images: Tensor) -> Tensor:
+            frozen.append(config.freezing)
+            return forward(images)
+
+        return compiled
+
+    monkeypatch.setattr(torch, "compile", compiler)
+    torch_forms(ours, runtime="compile", precision="fp32", device=CPU)[0].prepare(torch.zeros(1, 3, 64, 64))
+    assert frozen == [True] and not config.freezing
 
 
 class FixedBatch(nn.Module):

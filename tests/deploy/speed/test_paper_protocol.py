@@ -60,6 +60,23 @@ def test_a_device_that_runs_ahead_is_waited_for(clock: Clock) -> None:
     assert result["a"].samples_ms == pytest.approx((1000, 1000, 1000))
 
 
+@pytest.mark.parametrize(
+    ("durations", "stable"),
+    [
+        ((1.0, 1.0, 1.0, 1.0), True),
+        ((1.0, 1.04), True),
+        ((1.2, 1.2, 1.0, 1.0), False),
+        ((1.0, 1.2), False),
+        ((9,), False),
+    ],
+)
+def test_a_model_that_still_warmed_up_is_not_stable(clock: Clock, durations: list[float], stable: bool) -> None:
+    remaining = iter(durations)
+    call = {"a": lambda: clock.call("a", next(remaining))}
+    result = measure_as_paper(call, warmup_seconds=0, measured_seconds=sum(durations))
+    assert result["a"].stable is stable
+
+
 def test_the_numbers_are_the_papers() -> None:
     assert (paper_protocol.BATCH_SIZE, paper_protocol.NUM_THREADS) == (16, 1)
     assert (paper_protocol.WARMUP_SECONDS, paper_protocol.MEASURED_SECONDS) == (10, 60)

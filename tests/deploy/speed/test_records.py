@@ -24,7 +24,7 @@ def test_a_record_is_what_it_was_after_json(tmp_path: Path) -> None:
         samples_joules=(0.1, 0.2, 0.3),
         statistic="mean",
     )
-    special = row("a", 7, timing=timing, peak_memory_mib=3.5, tried_ms={"x": 1.0}, num_params=None)
+    special = row("a", 7, timing=timing, peak_memory_mib=3.5, tried_ms={"x": 1.0}, failed={"y": "why"}, num_params=None)
     original = full_record()
     original = replace(
         original,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import threading
 from pathlib import Path
 
 import pytest
@@ -24,6 +25,29 @@ def test_every_thread_is_held_and_let_go() -> None:
             assert os.sched_getaffinity(int(thread.name)) == set(cores)
         raise ZeroDivisionError("inside")
     assert os.sched_getaffinity(0) == before
+
+
+@needs_affinity
+def test_a_thread_born_inside_is_let_go_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    before = os.sched_getaffinity(0)
+    last: dict[int, set[int]] = {}  # what each thread was last told: on one core, its cores never change
+    set_cores = os.sched_setaffinity
+
+    def noted(thread: int, cores: set[int]) -> None:
+        set_cores(thread, cores)
+        last[thread] = set(cores)
+
+    monkeypatch.setattr(os, "sched_setaffinity", noted)
+    done = threading.Event()
+    thread = threading.Thread(target=done.wait)
+    try:
+        with pinned(1):
+            thread.start()
+            assert thread.native_id is not None and thread.native_id not in last
+        assert last[thread.native_id] == before == os.sched_getaffinity(thread.native_id)
+    finally:
+        done.set()
+        thread.join()
 
 
 @needs_affinity

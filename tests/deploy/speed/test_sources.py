@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
 from pathlib import Path
 
 import pytest
@@ -14,6 +16,7 @@ from torch import nn
 import effvit
 from effvit.deploy.export import Exported
 from effvit.deploy.runtimes import OnnxModel
+from effvit.deploy.speed import sources
 from effvit.deploy.speed.sources import find_entrant
 from effvit.errors import ConfigError, WeightsError
 from effvit.model.network import EfficientViT
@@ -61,11 +64,28 @@ def test_a_model_is_taken_as_it_is() -> None:
     assert find_entrant(nn.Sequential()).label == "Sequential"
 
 
+def test_a_file_is_not_held_open(exported: tuple[Exported, str], monkeypatch: pytest.MonkeyPatch) -> None:
+    opened: list[weakref.ref[OnnxModel]] = []
+
+    def open_file(path: Path) -> OnnxModel:
+        model = OnnxModel(path)
+        opened.append(weakref.ref(model))
+        return model
+
+    monkeypatch.setattr(sources, "open_file", open_file)
+    entrant = find_entrant(exported[0].path)
+    assert entrant.file == exported[0].path and entrant.precision == "fp32"
+    gc.collect()
+    assert [model() for model in opened] == [None]
+
+
 def test_a_file_tells_what_it_takes(exported: tuple[Exported, str]) -> None:
     path = exported[0].path
     for source in (path, str(path), OnnxModel(path)):
         entrant = find_entrant(source)
         assert (entrant.label, entrant.input_size, entrant.network) == ("tiny", (3, 160, 272), None)
+    with pytest.raises(ConfigError, match=r"^tiny\.onnx is an exported file, which has one form only; got 'plain'$"):
+        find_entrant(f"{path}@plain")
     with pytest.raises(ConfigError, match=r"tiny\.onnx takes pictures of 160 x 272 only, got \(224, 224\)"):
         find_entrant(path, image_size=(224, 224))
 

@@ -37,14 +37,15 @@ def search_batch_size(seconds_per_call: Callable[[int], float], *, largest: int 
         ConfigError: If not even one picture fits.
     """
     speeds: dict[int, float] = {}
-    batch_size = 1
-    while batch_size <= largest:
+    batch_size, fits = 1, True
+    while fits and batch_size <= largest:
         try:
             speeds[batch_size] = batch_size / seconds_per_call(batch_size)
         except torch.OutOfMemoryError:
-            torch.cuda.empty_cache()  # what the failed batch took before it failed
-            break
+            fits = False
         batch_size *= 2
+    if not fits:
+        torch.cuda.empty_cache()  # not in the handler, where the error still holds what the failed batch took
     if not speeds:
         raise ConfigError("not even a batch of one picture fits into the device's memory")
     return BatchSearch(largest=max(speeds), best=max(speeds, key=speeds.__getitem__), images_per_second=speeds)

@@ -150,6 +150,7 @@ def benchmark_as_paper(
         form=form,
         device=str(device),
         num_threads=paper_protocol.NUM_THREADS,
+        energy="not measured",
         rounds=1,
         min_round_seconds=paper_protocol.MEASURED_SECONDS,
         warmup_seconds=paper_protocol.WARMUP_SECONDS,
@@ -203,7 +204,7 @@ def _run(models: Sequence[Source], protocol: Protocol, work: _Work) -> Record:
                     on_step=work.on_step or (lambda _: None),
                 )
             )
-    return _record(protocol, work, missing, results)
+        return _record(protocol, work, missing, results)  # here, so that it tells the threads measured with
 
 
 def _record(protocol: Protocol, work: _Work, missing: list[Missing], results: list[Result]) -> Record:

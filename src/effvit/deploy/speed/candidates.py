@@ -99,17 +99,17 @@ def _asked(forms: list[Form], entrant: Entrant, runtime: str) -> tuple[Form, ...
     return asked
 
 
-def _of_file(entrant: Entrant, file: ExportedModel, runtime: str, num_threads: int | None) -> Candidate:
-    # Opened anew: with as many threads as everyone else.
-    if runtime == "openvino" and file.path.suffix == ".onnx":
-        model: ExportedModel = OpenVinoModel(file.path, num_threads=num_threads)
+def _of_file(entrant: Entrant, file: Path, runtime: str, num_threads: int | None) -> Candidate:
+    # Opened with as many threads as everyone else has.
+    if runtime == "openvino" and file.suffix == ".onnx":
+        model: ExportedModel = OpenVinoModel(file, num_threads=num_threads)
     else:
-        model = open_file(file.path, num_threads=num_threads)
-        runtime = next(name for name, key in FILE_RUNTIMES.items() if key == format_of(file.path.name))
+        model = open_file(file, num_threads=num_threads)
+        runtime = next(name for name, key in FILE_RUNTIMES.items() if key == format_of(file.name))
     if not model.runs_here:
-        raise ConfigError(f"{file.path.name} cannot be run on this machine")
+        raise ConfigError(f"{file.name} cannot be run on this machine")
     form = Form(name="best", text="exported file", prepare=partial(_bind, model))
-    precision = file.metadata.precision or AS_IN_FILE
+    precision = entrant.precision or AS_IN_FILE
     return Candidate(entrant=entrant, runtime=runtime, precision=precision, forms=(form,))
 
 
@@ -118,7 +118,7 @@ def _bind(model: ExportedModel, images: Tensor) -> Prepared:
     if model.takes_pixels:
         # (B, C, H, W) -> (B, H, W, C)
         images = (images.permute(0, 2, 3, 1) * 64 + 128).clamp(0, 255).to(torch.uint8).contiguous()
-    return Prepared(call=lambda: model(images), file=model.path)
+    return Prepared(call=lambda: model(images), file=model.path, images=images)
 
 
 def check_names(runtimes: Sequence[str], precisions: Sequence[str]) -> None:

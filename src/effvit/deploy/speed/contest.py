@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import torch
 
@@ -15,13 +15,16 @@ from effvit.deploy.speed.published_accuracy import published_accuracy
 from effvit.deploy.speed.records import CONTROL, BatchSize, Missing, Protocol, Row, Shares
 from effvit.deploy.speed.resources import energy_meter, peak_memory, pinned
 from effvit.deploy.speed.shares import onnx_shares, torch_shares
-from effvit.errors import first_line
+from effvit.errors import ExportError, first_line
 from effvit.timing import Spread, Timing, measure, paired_ratio, synchronizer, unpaired_ratio
 
 _TRIAL_ROUNDS = 5
 """Rounds in which the forms of a candidate take turns before the measurement."""
 _TRIAL_SHARE = 0.25
 """Length of their rounds and warm-up, over those of the measurement."""
+
+_MEMORY_IS_HELD = ("cuda-graph", "openvino")
+"""Have no peak of their own: a graph has its memory since it was recorded, OpenVINO's first call compiles."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,7 +51,8 @@ class _Ready:
     prepared: Prepared
     images: torch.Tensor
     peak_memory_mib: float | None
-    tried_ms: dict[str, float] | None = field(default=None)
+    tried_ms: dict[str, float] | None
+    failed: dict[str, str]
 
     @property
     def key(self) -> str:
@@ -82,56 +86,72 @@ def hold_contest(
         try:
             ready.append(_make_ready(label, candidate, batch_size, protocol))
         except Exception as error:  # other people's compilers and exporters: their failures share no base class
-            missing.append(
-                Missing(
-                    model=label,
-                    runtime=candidate.runtime,
-                    precision=candidate.precision,
-                    batch_size=None if batch_size == "max" else batch_size,
-                    reason=first_line(error),
-                )
-            )
+            size = None if batch_size == "max" else batch_size
+            missing.append(_missing(label, candidate, size, first_line(error)))
     if not ready:
         return Result(missing=tuple(missing))
     calls = {entry.key: entry.prepared.call for entry in ready}
     calls[CONTROL] = ready[0].prepared.call
     with pinned(protocol.num_threads, enabled=protocol.pinned_cores is not None) as cores, torch.inference_mode():
         timings = _timed(calls, protocol, on_round)
-        shares = tuple(_breakdowns(ready[:num_breakdowns], protocol))
-    return Result(rows=tuple(_rows(ready, timings)), missing=tuple(missing), shares=shares, pinned_cores=cores)
+        breakdowns = list(_breakdowns(ready[:num_breakdowns], protocol))
+    return Result(
+        rows=tuple(_rows(ready, timings)),
+        missing=(*missing, *(item for item in breakdowns if isinstance(item, Missing))),
+        shares=tuple(item for item in breakdowns if isinstance(item, Shares)),
+        pinned_cores=cores,
+    )
+
+
+def _missing(label: str, candidate: Candidate, batch_size: int | None, reason: str) -> Missing:
+    return Missing(
+        model=label,
+        runtime=candidate.runtime,
+        precision=candidate.precision,
+        batch_size=batch_size,
+        reason=reason,
+    )
 
 
 def _make_ready(label: str, candidate: Candidate, batch_size: BatchSize, protocol: Protocol) -> _Ready:
     """A candidate at a batch size, or in the paper's protocol at the largest power of two below it that fits."""
     size = _best_batch_size(candidate, protocol) if batch_size == "max" else batch_size
-    try:
-        return _in_best_form(label, candidate, size, protocol)
-    except torch.OutOfMemoryError:
-        if protocol.name != "paper" or size == 1:
-            raise
-        torch.cuda.empty_cache()
-        return _make_ready(label, candidate, size // 2, protocol)
+    while True:
+        try:
+            return _in_best_form(label, candidate, size, protocol)
+        except torch.OutOfMemoryError:
+            if protocol.name != "paper" or size == 1:
+                raise
+        torch.cuda.empty_cache()  # not in the handler, where the error still holds what the failed batch took
+        size //= 2
 
 
 def _in_best_form(label: str, candidate: Candidate, batch_size: int, protocol: Protocol) -> _Ready:
-    """Prepare all forms of a candidate, and keep the fastest."""
+    """Prepare all forms of a candidate, and keep the fastest.
+
+    Raises:
+        OutOfMemoryError: If none can be prepared, and memory is what one of them lacked.
+        ExportError: If none can be prepared for other reasons, with the first.
+    """
     images = _noise(candidate, batch_size)
     device = torch.device(protocol.device)
     forms: dict[str, tuple[Form, Prepared, float | None]] = {}
-    failures: list[Exception] = []
+    failed: dict[str, str] = {}  # in words: an error would hold the memory of everything it passed through
+    memory_ended = False
     for form in candidate.forms:
         try:
             prepared = form.prepare(images)
             with torch.inference_mode():
                 if prepared.file is None:
                     prepared.call()  # torch sets up its libraries once; a runtime of files keeps what it takes
-                # A CUDA graph has its memory since it was recorded.
-                memory = None if candidate.runtime == "cuda-graph" else peak_memory(prepared.call, device)
+                memory = None if candidate.runtime in _MEMORY_IS_HELD else peak_memory(prepared.call, device)
             forms[form.text] = form, prepared, memory
         except Exception as error:  # see `hold_contest`; another form may do
-            failures.append(error)
+            failed[form.text] = first_line(error)
+            memory_ended = memory_ended or isinstance(error, torch.OutOfMemoryError)
     if not forms:
-        raise failures[0]
+        reason = next(iter(failed.values()))
+        raise torch.OutOfMemoryError(reason) if memory_ended else ExportError(reason)
     tried = _trial({text: prepared.call for text, (_, prepared, _) in forms.items()}, protocol)
     form, prepared, memory = forms[min(tried, key=tried.__getitem__) if tried else next(iter(forms))]
     return _Ready(
@@ -142,6 +162,7 @@ def _in_best_form(label: str, candidate: Candidate, batch_size: int, protocol: P
         images=images,
         peak_memory_mib=memory,
         tried_ms=tried,
+        failed=failed,
     )
 
 
@@ -226,6 +247,7 @@ def _rows(ready: Sequence[_Ready], timings: Mapping[str, Timing]) -> Iterator[Ro
             is_control=is_control,
             top1=None if published is None else published.top1,
             tried_ms=entry.tried_ms,
+            failed=entry.failed,
             peak_memory_mib=entry.peak_memory_mib,
         )
 
@@ -237,23 +259,33 @@ def _per_picture(timing: Timing, batch_size: int, first: Timing, first_batch_siz
     return Spread(*(value * first_batch_size / batch_size for value in ratio))
 
 
-def _breakdowns(ready: Sequence[_Ready], protocol: Protocol) -> Iterator[Shares]:
-    """Where the time goes, in the runtimes that can tell: torch's eager mode and ONNX Runtime."""
+def _breakdowns(ready: Sequence[_Ready], protocol: Protocol) -> Iterator[Shares | Missing]:
+    """Where the time goes, in the runtimes that can tell, or why it cannot be told: the times themselves are there."""
     for entry in ready:
-        candidate, file = entry.candidate, entry.prepared.file
-        if candidate.runtime == "torch":
-            shares = torch_shares(entry.prepared.call, torch.device(protocol.device))
-        elif candidate.runtime == "onnxruntime" and file is not None:
-            shares = onnx_shares(file, entry.images, num_threads=protocol.num_threads)
-        else:
+        candidate, batch_size = entry.candidate, len(entry.images)
+        try:
+            shares = _shares(entry, protocol)
+        except Exception as error:  # of other people's profilers, see `hold_contest`
+            yield _missing(entry.label, candidate, batch_size, f"where its time goes: {first_line(error)}")
             continue
-        yield Shares(
-            model=entry.label,
-            runtime=candidate.runtime,
-            precision=candidate.precision,
-            batch_size=len(entry.images),
-            shares=shares,
-        )
+        if shares is not None:
+            yield Shares(
+                model=entry.label,
+                runtime=candidate.runtime,
+                precision=candidate.precision,
+                batch_size=batch_size,
+                shares=shares,
+            )
+
+
+def _shares(entry: _Ready, protocol: Protocol) -> dict[str, float] | None:
+    """Shares by class of operators; None elsewhere than in torch's eager mode and ONNX Runtime."""
+    runtime, prepared = entry.candidate.runtime, entry.prepared
+    if runtime == "torch":
+        return torch_shares(prepared.call, torch.device(protocol.device))
+    if runtime == "onnxruntime" and prepared.file is not None and prepared.images is not None:
+        return onnx_shares(prepared.file, prepared.images, num_threads=protocol.num_threads)
+    return None
 
 
 def _unique(candidates: Sequence[Candidate]) -> list[str]:

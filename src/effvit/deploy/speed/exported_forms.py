@@ -33,6 +33,8 @@ FILE_RUNTIMES: dict[str, str] = {"onnxruntime" if name == "onnx" else name: name
 
 CALIBRATION = "16 pictures of noise, no layer left in float: only the speed was asked for"
 """What networks are calibrated with that come into int8 only to be timed."""
+_PACKAGES = ("torch", "timm", "onnx", "onnxscript", "onnxruntime", "nncf")
+"""What writes and quantises files beside a format's own modules."""
 
 
 def exported_forms(
@@ -58,7 +60,7 @@ def exported_forms(
     if precision not in row.precisions:
         raise ConfigError(f"{runtime} computes in {', '.join(row.precisions)}, not in {precision}")
     assert entrant.network is not None
-    text, identity = f"{deploy_text(entrant.network)}, exported", _identity(entrant)
+    text, identity = f"{deploy_text(entrant.network)}, exported", _identity(entrant, row)
     exporters = {"dynamo": (text, _export)}
     if runtime == "onnxruntime" and not isinstance(entrant.network, EfficientViT):
         exporters["torchscript"] = (f"{text} by tracing", _export_by_tracing)
@@ -93,7 +95,7 @@ class _Exporter:
     name: str
     identity: str
     write: Callable[[Entrant, Path, str, Precision, int | None], None]
-    failures: dict[Path, ExportError] = field(default_factory=dict)
+    failures: dict[Path, str] = field(default_factory=dict)
     """What failed once fails again, and takes minutes to do so."""
 
     @property
@@ -104,7 +106,7 @@ class _Exporter:
         """Write the file, open it, and bind it to the pictures."""
         file = self._file(len(images))
         model = self.row.open(file, num_threads=self.num_threads)
-        return Prepared(call=lambda: model(images), file=file)
+        return Prepared(call=lambda: model(images), file=file, images=images)
 
     def _file(self, batch_size: int) -> Path:
         """A file for any batch, or else for this one, where the format or the network does not offer the first."""
@@ -120,7 +122,7 @@ class _Exporter:
         parts = (self.entrant.label, self.name, precision, f"batch-{batch}", self.identity)
         path = self.folder / (re.sub(r"[^\w.-]", "_", "-".join(parts)) + self.row.suffix)
         if path in self.failures:
-            raise self.failures[path]
+            raise ExportError(self.failures[path])
         if path.exists():
             return path
         try:
@@ -129,7 +131,7 @@ class _Exporter:
             else:
                 self.write(self.entrant, path, self.file_format, precision, batch_size)
         except ExportError as error:
-            self.failures[path] = error
+            self.failures[path] = first_line(error)
             raise
         return path
 
@@ -141,9 +143,10 @@ class _Exporter:
             from effvit.deploy.quantization.onnx import quantize_onnx
 
             quantize_onnx(source, target, noise, methods=("min-max",), keep_float=())
-        else:
-            assert self.row.quantize is not None  # its precisions name int8
-            self.row.quantize(source, target, noise)
+        else:  # no other format names int8 among its precisions
+            from effvit.deploy.quantization.openvino import quantize_openvino
+
+            quantize_openvino(source, target, noise, methods=("default",), keep_float=())
 
 
 def _export(entrant: Entrant, path: Path, file_format: str, precision: Precision, batch_size: int | None) -> None:
@@ -192,17 +195,27 @@ def _info(input_size: tuple[int, int, int]) -> WeightsInfo:
     return WeightsInfo(preprocessing=preprocessing)
 
 
-def _identity(entrant: Entrant) -> str:
+def _identity(entrant: Entrant, row: FileFormat) -> str:
     """What makes one file of a name differ from another, as a short text for its name."""
-    assert entrant.network is not None
-    digest = hashlib.sha256(repr(entrant.input_size).encode())
-    for package in ("torch", "timm", "onnx", "onnxscript"):
-        digest.update(importlib.metadata.version(package).encode())
-    if isinstance(entrant.network, EfficientViT):
-        for source in sorted(Path(effvit.__file__).parent.glob("*/**/*.py")):
-            if source.relative_to(Path(effvit.__file__).parent).parts[0] in ("model", "deploy"):
-                digest.update(source.read_bytes())
+    network = entrant.network
+    assert network is not None
+    state = network.state_dict()
+    config = network.config.to_json() if isinstance(network, EfficientViT) else ""
+    structure = re.sub(r"\b0x[0-9a-f]+", "", str(network))  # an address in memory is another one every time
+    shapes = {name: tuple(value.shape) for name, value in state.items()}
+    versions = [_version(package) for package in (*_PACKAGES, *row.modules)]
+    digest = hashlib.sha256(repr((entrant.input_size, config, structure, shapes, versions)).encode())
+    package = Path(effvit.__file__).parent
+    for source in sorted(path for part in ("model", "deploy") for path in (package / part).glob("**/*.py")):
+        digest.update(source.read_bytes())
     if not entrant.is_random:
-        for value in entrant.network.state_dict().values():
+        for value in state.values():
             digest.update(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()[:12]
+
+
+def _version(package: str) -> str | None:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return None

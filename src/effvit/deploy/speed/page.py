@@ -132,8 +132,9 @@ def _cells(row: Row) -> dict[str, Any]:
 
 
 def _tried(row: Row) -> str:
-    """The forms that took part in the trial and their times."""
-    return "; ".join(f"{text}: {milliseconds:.2f} ms" for text, milliseconds in (row.tried_ms or {}).items())
+    """The forms that took part in the trial and their times, and those that could not."""
+    times = [f"{text}: {milliseconds:.2f} ms" for text, milliseconds in (row.tried_ms or {}).items()]
+    return "; ".join([*times, *(f"{text}: {reason}" for text, reason in row.failed.items())])
 
 
 def _sources(rows: Sequence[Row]) -> list[dict[str, Any]]:

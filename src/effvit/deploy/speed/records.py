@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal
 
@@ -44,8 +44,10 @@ class Row:
     """ImageNet-1k top-1 in percent as published for its weights, see `effvit.deploy.speed.published_accuracy`."""
     tried_ms: dict[str, float] | None = None
     """Milliseconds of each form that was tried before the measurement; None where there was one only."""
+    failed: dict[str, str] = field(default_factory=dict)
+    """Form that was tried and could not be run -> why not, in one line."""
     peak_memory_mib: float | None = None
-    """Memory one call takes above the weights; None where the system does not tell, see `resources.peak_memory`."""
+    """Memory one call takes above the weights; None where nothing tells it, see `resources.peak_memory`."""
 
     @property
     def images_per_second(self) -> float:

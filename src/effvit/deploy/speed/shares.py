@@ -81,7 +81,7 @@ def onnx_shares(path: Path, images: Tensor, *, num_threads: int, repeats: int = 
 
     Args:
         path: The file.
-        images: What it takes, (B, C, H, W), float32.
+        images: What it takes: (B, C, H, W), float32, or (B, H, W, C), uint8.
         num_threads: Threads within an operator.
         repeats: Passes to sum over.
     """

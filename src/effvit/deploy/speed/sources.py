@@ -48,8 +48,10 @@ class Entrant:
     """Parameters before rewriting; None where a file does not tell."""
     network: nn.Module | None = None
     """The network as its authors made it; None for a file."""
-    file: ExportedModel | None = None
-    """The exported file, open; None for a network."""
+    file: Path | None = None
+    """The exported file; None for a network. Not open: some runtimes fix their threads while any file is."""
+    precision: str | None = None
+    """What a file says of its number format; None where it does not, and for a network."""
     is_random: bool = False
     """Whether the weights are random and made anew each time."""
 
@@ -73,6 +75,8 @@ def find_entrant(source: Source, *, image_size: tuple[int, int] | None = None, f
     if form not in FORM_NAMES:
         raise ConfigError(unknown_name("form", form, FORM_NAMES))
     if isinstance(source, ExportedModel) or (isinstance(source, str | Path) and is_exported(source)):
+        if label is not None and form != "best":
+            raise ConfigError(f"{Path(str(source)).name} is an exported file, which has one form only; got {form!r}")
         model = source if isinstance(source, ExportedModel) else open_file(source)
         return _of_file(model, image_size)
     name, network, is_random = _named(source, image_size)
@@ -95,7 +99,14 @@ def _of_file(model: ExportedModel, image_size: tuple[int, int] | None) -> Entran
     fixed = (height or (image_size or own)[0], width or (image_size or own)[1])
     if image_size not in (None, fixed):
         raise ConfigError(f"{model.path.name} takes pictures of {fixed[0]} x {fixed[1]} only, got {image_size}")
-    return Entrant(label=model.path.stem, form="best", input_size=(channels or 3, *fixed), num_params=None, file=model)
+    return Entrant(
+        label=model.path.stem,
+        form="best",
+        input_size=(channels or 3, *fixed),
+        num_params=None,
+        file=model.path,
+        precision=model.metadata.precision,
+    )
 
 
 def _named(source: str | Path | nn.Module, image_size: tuple[int, int] | None) -> tuple[str, nn.Module, bool]:
