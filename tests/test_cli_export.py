@@ -12,6 +12,7 @@ from helpers import write_photos
 import effvit
 from effvit.cli.main import run
 from effvit.deploy.formats.table import ELSEWHERE, FORMATS
+from effvit.deploy.proof import TOLERANCES
 from effvit.deploy.runtimes import open_file
 
 CLASSES = ("gem", "leaf", "ocean", "stone")
@@ -135,6 +136,20 @@ def test_int8_tells_the_accuracy_before_and_after(trained: Path, photos: Path, t
     described = open_file(output).metadata
     assert described.precision == "int8" and described.quantization["num_pictures"] == 24
     assert described.verification["measure"] == "agreement"
+
+
+def test_int8_without_other_pictures_says_what_it_was_compared_on(
+    photos: Path, tmp_path: Path, monkeypatch, capsys
+) -> None:
+    effvit.save(tmp_path / "w", effvit.create_model("efficientvit_tiny", num_classes=3), effvit.WeightsInfo())
+    monkeypatch.setitem(TOLERANCES, "int8", 1.0)  # random weights have nothing that eight bits can keep
+    arguments = ["export", "efficientvit_tiny", "--weights", str(tmp_path / "w"), "--output", str(tmp_path / "a.onnx")]
+    arguments += ["--image-size", "32", "--precision", "int8", "--calibration", str(photos), "--json"]
+    capsys.readouterr()
+    assert run(arguments) == 0
+    captured = capsys.readouterr()
+    compared_on = json.loads(captured.out)["compared_on"]
+    assert compared_on == "32 calibration pictures, on which the ranges were chosen" and "noise" not in captured.err
 
 
 def test_the_table_of_formats(capsys) -> None:

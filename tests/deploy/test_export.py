@@ -138,6 +138,18 @@ def test_a_faithful_file_of_a_wrong_deploy_form_is_refused(
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_wrong_deploy_form_is_refused_where_the_file_cannot_tell(
+    tiny: nn.Module, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In half precision it could pass for rounding, and here the file is not even run."""
+    fake(monkeypatch)
+    monkeypatch.setattr(_FakeModel, "runs_here", False)
+    monkeypatch.setattr("effvit.deploy.export.rewrite", lambda model, **options: _Shifted(rewrite(model, **options)))
+    with pytest.raises(ExportError, match="^the deploy form does not compute what the network does: largest error 0"):
+        export(tiny, tmp_path / "a.fake", image_size=64, file_format="fake", precision="fp16")
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_a_file_damaged_by_its_own_description_is_refused(
     tiny: nn.Module, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -352,7 +364,10 @@ def test_int8_is_made_of_a_proved_float_file_and_judged_by_agreement(
     targets = tiny.eval()(images).argmax(1)
     targets[0] = (targets[0] + 1) % 3
     arguments: dict[str, Any] = {"image_size": 64, "file_format": "fake", "precision": "int8", "batch_size": 2}
-    arguments |= {"calibration": [images[:3], images[3:5]], "batches": [Labelled(images, targets)]}
+    arguments |= {
+        "calibration": [images[:3], Labelled(images[3:5], targets[3:5])],
+        "batches": [Labelled(images, targets)],
+    }
     result = export(tiny, tmp_path / "a.fake", **arguments)
     assert seen["shapes"] == [2, 2], "as the file takes them; the odd one is left out"
     assert result.metadata.quantization == {"num_pictures": 4} and result.metadata.precision == "int8"

@@ -28,6 +28,7 @@ from effvit.train.runs import RunFolder
 
 NUM_CALIBRATION = 256
 """Most pictures that the ranges of int8 are measured on; more take longer and change little."""
+_ON_CALIBRATION = "calibration pictures, on which the ranges were chosen"
 _UNKNOWN = -1
 """Target of a picture whose class is not known."""
 
@@ -108,7 +109,7 @@ def export_network(
 ) -> dict[str, Any]:
     """Export, verified on real pictures where there are some; plain values for JSON."""
     preprocessing = info.preprocessing.at_size(request.image_size)
-    samples, name = _pictures(request.data, run, info)
+    samples, name = _pictures(request, run, info)
     calibration = _calibration(request, run) if request.precision == "int8" else None
     with output_folder(path.parent), steps() as on_step:
         exported = export(
@@ -139,15 +140,23 @@ def export_network(
     }
 
 
-def _pictures(data: Path | None, run: RunFolder | None, info: WeightsInfo) -> tuple[list[Sample], str]:
-    """What to compare on, and its name: the folder that was given, or the run's held-out pictures, or nothing."""
-    if data is not None:
-        return _of_folder(data, info.class_names)
+def _pictures(request: ExportRequest, run: RunFolder | None, info: WeightsInfo) -> tuple[list[Sample], str]:
+    """What to compare on, and its name: the folder that was given, or the run's held-out pictures, or nothing.
+
+    Without any, `export` takes noise, and for int8 the calibration pictures.
+    """
+    if request.data is not None:
+        return _of_folder(request.data, info.class_names)
+    samples = [] if run is None else _readable(run, "val")
+    if samples:
+        return samples, "held-out pictures"
+    if request.precision == "int8":
+        say(f"note: compared on the {_ON_CALIBRATION}; give others with --data DIR")
+        return [], _ON_CALIBRATION
     if run is None:
         say("note: compared on noise only; give pictures with --data DIR, or a run")
         return [], "pictures of noise"
-    samples = _readable(run, "val")
-    return samples, "held-out pictures" if samples else "pictures of noise, having no others"
+    return [], "pictures of noise, having no others"
 
 
 def _of_folder(folder: Path, class_names: Sequence[str] | None) -> tuple[list[Sample], str]:

@@ -53,7 +53,7 @@ def export(
     precision: Precision = "fp32",
     batch_size: int | None = None,
     preprocessing: bool = False,
-    calibration: Iterable[Tensor] | None = None,
+    calibration: Iterable[Tensor | Labelled] | None = None,
     tolerance: float | None = None,
     on_step: Callable[[str], None] | None = None,
 ) -> Exported:
@@ -133,7 +133,7 @@ def _check_request(
     if calibrated != (precision == "int8"):
         needed = "precision int8 needs calibration pictures" if precision == "int8" else "calibration is for int8"
         raise ConfigError(f"{needed}; got precision {precision!r}{'' if calibrated else ' without them'}")
-    obstacle = row.obstacle()
+    obstacle = row.obstacle(precision)
     if obstacle is not None:
         raise ConfigError(f"format {name!r} cannot be written here: {obstacle}")
 
@@ -166,11 +166,11 @@ def _write(model: nn.Module, path: Path, job: Job) -> None:
 
 
 def _write_int8(
-    model: nn.Module, path: Path, job: Job, metadata: FileMetadata, calibration: list[Tensor]
+    model: nn.Module, path: Path, job: Job, metadata: FileMetadata, calibration: list[Tensor | Labelled]
 ) -> dict[str, Any]:
     """Write and verify a float32 file, and an int8 file made of it; gives how."""
     assert job.row.quantize is not None
-    pictures = [batch for batch in job.prepared(calibration) if isinstance(batch, Tensor)]
+    pictures = [batch.images if isinstance(batch, Labelled) else batch for batch in job.prepared(calibration)]
     pictures = _of_size(pictures, job.options.batch_size)
     exact = replace(job, options=replace(job.options, precision="fp32"), tolerance=TOLERANCES["fp32"])
     with tempfile.TemporaryDirectory() as folder:

@@ -106,8 +106,17 @@ def _passed(
 
 
 def verify_deploy_form(deployed: nn.Module, job: Job) -> None:
-    """Compare the deploy form itself in float32: in half precision a fault of the rewriting can pass for rounding, and
-    not every file can be run here."""
+    """Compare the deploy form itself in float32, before it is written.
+
+    In half precision a fault of the rewriting can pass for rounding, and not every file can be run here.
+
+    Args:
+        deployed: The deploy form of the job's network, which takes normalised pictures.
+        job: The export.
+
+    Raises:
+        ExportError: If it does not compute what the network does.
+    """
     check = verify(job.network, deployed, job.noise(), tolerance=TOLERANCES["fp32"])
     if not check.passed:
         raise ExportError(f"the deploy form does not compute what the network does: {check}")

@@ -93,6 +93,20 @@ def test_the_description_is_read_back_and_replaced(package: Path) -> None:
     assert [file.name for file in package.parent.iterdir()] == ["tiny.mlpackage"]
 
 
+def test_a_description_that_cannot_be_written_leaves_nothing_beside(
+    network: nn.Module, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = write(network, tmp_path / "tiny.mlpackage", SIZES[0])
+
+    def full(*_: object) -> None:
+        raise OSError("No space left on device")
+
+    monkeypatch.setattr(Path, "rename", full)
+    with pytest.raises(OSError, match="No space left"):
+        FORMAT.describe(path, FileMetadata(version="1"))
+    assert not (tmp_path / "copy.tiny.mlpackage").exists()
+
+
 @NOT_HERE
 def test_off_a_mac_it_is_inspected_and_says_so(package: Path) -> None:
     model = FORMAT.open(package, num_threads=1)

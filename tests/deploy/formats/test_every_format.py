@@ -168,12 +168,21 @@ def test_a_row_of_the_table_is_complete(name: str) -> None:
     assert find_format(name) is row
 
 
+def test_the_layouts_are_those_of_decision_5() -> None:
+    """Both are exact, so no other test would see the slower one."""
+    tokens = {name for name, row in FORMATS.items() if row.layout == "tokens"}
+    assert tokens == {"torch-export", "aot-inductor"}
+
+
 def test_a_missing_module_and_a_missing_tool_are_said(monkeypatch: pytest.MonkeyPatch) -> None:
     row = FORMATS["openvino"]
     monkeypatch.setitem(sys.modules, "openvino", None)
     assert not is_installed("openvino") and not is_installed("no_such.thing")
     assert row.obstacle() == "openvino is not installed; pip install 'effvit[openvino]'"
     assert FileFormat(**{**vars(row), "modules": ("json",), "needs": lambda: "no hammer"}).obstacle() == "no hammer"
+    row = FileFormat(**{**vars(row), "modules": ("json",), "quantize_modules": ("no_such",)})
+    assert row.obstacle() is None and FORMATS["openvino"].quantize_modules == ("nncf",)
+    assert row.obstacle("int8") == "no_such is not installed; pip install 'effvit[openvino]'"
 
 
 @pytest.mark.parametrize(

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import json
 import os
 import pickle
+import re
 import zipfile
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
 
+from effvit.deploy.formats.archive import describe_archive
 from effvit.deploy.formats.torch_export import TorchExportModel
+from effvit.deploy.metadata import FileMetadata
 from effvit.errors import WeightsError
 
 
@@ -60,6 +65,58 @@ def test_pickled_code_is_refused(path: Path, tmp_path: Path) -> None:
     assert "TORCH_FORCE_WEIGHTS_ONLY_LOAD" not in os.environ
     torch.load(payload, weights_only=False)
     assert trace.exists(), "the code would have run"
+
+
+def _with_model(source: Path, target: Path, change: Callable[[str], str]) -> Path:
+    """The same file with another description of the graph."""
+    with zipfile.ZipFile(source) as old, zipfile.ZipFile(target, "w", zipfile.ZIP_STORED) as new:
+        for name in old.namelist():
+            content = old.read(name)
+            if "/models/" in name:
+                changed = change(content.decode())
+                assert changed != content.decode()
+                content = changed.encode()
+            new.writestr(name, content)
+    return target
+
+
+@pytest.mark.parametrize(
+    "template",
+    [
+        "{code}",
+        "Max(Integer(1), {text})",
+        "Symbol({text}, positive=True)",
+        "Integer(1, **{code})",
+        "Symbol('s', x={code})",
+    ],
+)
+def test_code_for_the_size_of_a_tensor_is_refused(path: Path, tmp_path: Path, template: str) -> None:
+    """sympy would evaluate it, and texts inside it again."""
+    trace = tmp_path / "trace"
+    code = f"__import__('pathlib').Path({str(trace)!r}).touch() or 1"
+    text = json.dumps(template.format(code=code, text=repr(code)))
+    bad = _with_model(
+        path, tmp_path / "bad.pt2", lambda model: re.sub(r'(?<="expr_str": )"[^"]*"', lambda _: text, model)
+    )
+    with pytest.raises(WeightsError, match=r"^\S+bad\.pt2 holds code where the size of a tensor should be: .+$"):
+        TorchExportModel(bad)
+    assert not trace.exists()
+
+
+def test_a_description_that_cannot_be_written_leaves_the_file(
+    path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    target = tmp_path / "net.pt2"
+    target.write_bytes(path.read_bytes())
+
+    def full(*_: object) -> None:
+        raise OSError("No space left on device")
+
+    monkeypatch.setattr(Path, "replace", full)
+    with pytest.raises(OSError, match="No space left"):
+        describe_archive(target, FileMetadata(version="1"))
+    assert [file.name for file in tmp_path.iterdir()] == ["net.pt2"]
+    assert target.read_bytes() == path.read_bytes()
 
 
 def test_the_environment_is_put_back(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,11 +7,14 @@ from pathlib import Path
 
 import pytest
 import torch
+from helpers import randomise
 from torch import Tensor
 
+from effvit.deploy.export import export
 from effvit.deploy.quantization.damage import Quantization, logits_error
 from effvit.deploy.quantization.openvino import quantize_openvino
 from effvit.errors import ConfigError, DataError, WeightsError
+from effvit.model.factory import create_model
 
 openvino = pytest.importorskip("openvino")
 pytest.importorskip("nncf")
@@ -122,3 +125,16 @@ def test_nothing_is_printed(source: Path, tmp_path: Path, capfd: pytest.CaptureF
     capfd.readouterr()
     quantize_openvino(source, tmp_path / "a.xml", pictures(8), methods=("default",), keep_float=())
     assert capfd.readouterr() == ("", "")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("size", [(64, 64), (160, 272)], ids=str)
+def test_every_layer_of_our_network_can_be_measured(size: tuple[int, int], tmp_path: Path) -> None:
+    """nncf lifts roundings to where channels are another axis, and padded windows reshape what it scales."""
+    network = randomise(create_model("efficientvit_tiny", num_classes=5)).eval()
+    source = export(network, tmp_path / "float.openvino", image_size=size, file_format="openvino").path
+    record = quantize_openvino(
+        source, tmp_path / "int8.openvino", pictures(8, size), methods=("default",), max_error=1e-6, max_float_macs=0.0
+    )
+    assert len(record.layers) > 50
+    assert all(layer.damage is not None and 0 <= layer.damage < 1 for layer in record.layers)

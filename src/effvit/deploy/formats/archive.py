@@ -9,6 +9,7 @@ from torch.export.pt2_archive import PT2ArchiveReader, PT2ArchiveWriter
 
 from effvit.deploy.metadata import FileMetadata
 from effvit.errors import WeightsError, first_line
+from effvit.files import remove
 
 _RECORD = "extra/effvit.json"
 _WRITTEN_BY_TORCH = ".data/"
@@ -21,12 +22,15 @@ def describe_archive(path: Path, metadata: FileMetadata) -> None:
     """Write the metadata into an archive; every other record is copied as it is."""
     reader = PT2ArchiveReader(str(path))
     copy = path.with_name(f"{path.name}.copy")
-    with PT2ArchiveWriter(str(copy)) as writer:
-        for name in reader.get_file_names():
-            if name != _RECORD and not name.startswith(_WRITTEN_BY_TORCH) and not writer.has_record(name):
-                writer.write_bytes(name, reader.read_bytes(name))
-        writer.write_string(_RECORD, json.dumps(metadata.to_properties(), ensure_ascii=False))
-    copy.replace(path)
+    try:
+        with PT2ArchiveWriter(str(copy)) as writer:
+            for name in reader.get_file_names():
+                if name != _RECORD and not name.startswith(_WRITTEN_BY_TORCH) and not writer.has_record(name):
+                    writer.write_bytes(name, reader.read_bytes(name))
+            writer.write_string(_RECORD, json.dumps(metadata.to_properties(), ensure_ascii=False))
+        copy.replace(path)
+    finally:
+        remove(copy)
 
 
 def read_archive(path: Path) -> tuple[FileMetadata, bool]:

@@ -124,12 +124,15 @@ class FileFormat:
     quantize: Callable[..., Any] | None = None
     """Makes an int8 file of a float32 one: (source, target, calibration, *, on_step=None) -> Quantization; on_step is
     told (steps done, steps in all)."""
+    quantize_modules: tuple[str, ...] = ()
+    """Python modules that must be there for int8 besides."""
     needs: Callable[[], str | None] = lambda: None
     """What this machine lacks beside Python modules, in one line; None if nothing."""
 
-    def obstacle(self) -> str | None:
+    def obstacle(self, precision: Precision = "fp32") -> str | None:
         """Why this format cannot be written on this machine, in one line; None if it can."""
-        missing = [module for module in self.modules if not is_installed(module)]
+        needed = self.modules + (self.quantize_modules if precision == "int8" else ())
+        missing = [module for module in needed if not is_installed(module)]
         if not missing:
             return self.needs()
         return f"{', '.join(missing)} is not installed; pip install {_requirement(self.extra)}"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import sys
 import traceback
 from collections import Counter
@@ -19,6 +18,7 @@ from effvit.deploy.formats.program import INPUT_NAME, OUTPUT_NAME, root_cause, t
 from effvit.deploy.formats.tracing import Replacements, itself, product_and_sum, silence, trace
 from effvit.deploy.metadata import FileMetadata
 from effvit.errors import ConfigError, ExportError, WeightsError, first_line
+from effvit.files import remove
 
 EXTRA = "coreml"
 ONLY_INSPECTED = "inspected, not run: Core ML runs on macOS only"
@@ -126,16 +126,19 @@ def write_coreml(model: nn.Module, path: Path, example: Tensor, options: WriteOp
 def describe_coreml(path: Path, metadata: FileMetadata) -> None:
     """Write the metadata into the program's own, where Xcode shows it."""
     coremltools = _import_coremltools()
-    with silence():
-        model = coremltools.models.MLModel(str(path), skip_model_load=True)
-        kept = {key: value for key, value in model.user_defined_metadata.items() if not key.startswith("effvit.")}
-        model.user_defined_metadata.clear()
-        model.user_defined_metadata.update({**kept, **metadata.to_properties()})
-        copy = path.with_name(f"copy.{path.name}")  # saved over itself, it would be gone before it is read
-        model.save(str(copy))
-        del model
-    shutil.rmtree(path)
-    copy.rename(path)
+    copy = path.with_name(f"copy.{path.name}")  # saved over itself, it would be gone before it is read
+    try:
+        with silence():
+            model = coremltools.models.MLModel(str(path), skip_model_load=True)
+            kept = {key: value for key, value in model.user_defined_metadata.items() if not key.startswith("effvit.")}
+            model.user_defined_metadata.clear()
+            model.user_defined_metadata.update({**kept, **metadata.to_properties()})
+            model.save(str(copy))
+            del model
+        remove(path)
+        copy.rename(path)
+    finally:
+        remove(copy)
 
 
 def _import_coremltools() -> ModuleType:

@@ -189,4 +189,5 @@ FORMAT = FileFormat(
     describe=describe_openvino,
     open=OpenVinoModel,
     quantize=_quantize,
+    quantize_modules=("nncf",),
 )
