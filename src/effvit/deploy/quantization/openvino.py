@@ -32,7 +32,7 @@ from effvit.deploy.quantization.damage import (
     choose_float_layers,
     logits_error,
 )
-from effvit.deploy.quantization.openvino_graph import LAYERS, MOVES, as_bound, is_constant, macs, values, weights_name
+from effvit.deploy.quantization.openvino_graph import LAYERS, MOVES, is_constant, macs, values, weights_name
 from effvit.errors import ConfigError, EffvitError, ExportError, WeightsError, unknown_name
 
 METHODS = ("default", "transformer")
@@ -197,14 +197,16 @@ class _Work:
         node = next(node for node in copied.get_ops() if node.get_friendly_name() == name)
         weights = ops.constant(values(rounded.input_value(1).get_node()).astype(np.float32))
         node.input(1).replace_source_output(weights.output(0))
-        fake = rounded.input_value(0).get_node()
+        # nncf lifts a rounding above changes of layout, where its channels may be another axis: so it is put there.
+        fake, place = rounded.input_value(0).get_node(), node.input(0)
         while fake.get_type_name() in MOVES:
             fake = fake.input_value(0).get_node()
+            place = place.get_source_output().get_node().input(0)
         if fake.get_type_name() == "FakeQuantize":
-            bounds = [as_bound(values(fake.input_value(index).get_node()), node) for index in range(1, 5)]
+            bounds = [values(fake.input_value(index).get_node()) for index in range(1, 5)]
             levels = fake.get_attributes()["levels"]
-            around = ops.fake_quantize(node.input_value(0), *map(ops.constant, bounds), levels)
-            node.input(0).replace_source_output(around.output(0))
+            around = ops.fake_quantize(place.get_source_output(), *map(ops.constant, bounds), levels)
+            place.replace_source_output(around.output(0))
         return copied
 
     def _read(self, source: Path) -> Any:

@@ -46,16 +46,6 @@ def values(node: Any) -> np.ndarray:
             return inputs[0].reshape(node.get_output_shape(0))
 
 
-def as_bound(bound: np.ndarray, node: Any) -> np.ndarray:
-    """A bound of rounding, one value or one a channel, in the shape that fits a layer's input.
-
-    nncf may have lifted the rounding above a change of layout, where the channels were another axis.
-    """
-    if bound.size == 1:
-        return bound.reshape(())
-    return bound.reshape(-1) if node.get_type_name() == "MatMul" else bound.reshape(1, -1, 1, 1)
-
-
 def weights_name(node: Any) -> str:
     """Name of a layer from that of its weights: `self.stem.0.weight` is `stem.0`; empty if they have none."""
     while node.get_type_name() != "Constant":
