@@ -18,15 +18,18 @@ help: ## list these targets
 demo: $(VENV)/.demo ## the whole road on real pictures; DATA=path/to/photos for your own
 	$(BIN)/effvit demo $(if $(DATA),"$(DATA)") --output "$(OUTPUT)"
 
+# In two runs: with all runtimes of exported files and everything else in one process, a worker was seen to end.
 test: check ## format, lint, types and all quick tests
-	$(BIN)/python -m pytest -n $(JOBS) --dist loadscope --cov --cov-report=term:skip-covered
+	$(BIN)/python -m pytest -n $(JOBS) --dist loadscope --cov --cov-report= --ignore=tests/deploy
+	$(BIN)/python -m pytest -n $(JOBS) --dist loadscope --cov --cov-append --cov-report=term:skip-covered tests/deploy
 
 test-slow: $(VENV)/.dev ## the tests that take minutes
 	$(BIN)/python -m pytest -m slow
 
 test-lowest: ## the quick tests with the oldest versions that pyproject.toml allows, in .venv-lowest
 	$(MAKE) VENV=.venv-lowest CONSTRAINTS=constraints-lowest.txt .venv-lowest/.dev
-	.venv-lowest/bin/python -m pytest -n $(JOBS) --dist loadscope
+	.venv-lowest/bin/python -m pytest -n $(JOBS) --dist loadscope --ignore=tests/deploy
+	.venv-lowest/bin/python -m pytest -n $(JOBS) --dist loadscope tests/deploy
 
 check: $(VENV)/.dev ## format, lint and types
 	$(BIN)/ruff format --check .

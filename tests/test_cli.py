@@ -358,7 +358,7 @@ class TestMistakes:
             ("export missing", "no weights at missing"),
             ("export efficientvit_m0", "efficientvit_m0 is a name without weights: add --weights imagenet"),
             ("export run --format onyx", "unknown format 'onyx' (did you mean 'onnx'?)"),
-            ("export run --image-size -4", "--image-size must be a side in pixels"),
+            ("export run --image-size -4", "--image-size must be a side, or a height and a width, in pixels"),
             ("export run --output file/net.onnx", "cannot use file as output folder: it is a file"),
             ("export run --output net.bin", "must end in .onnx, got 'net.bin'"),
             ("export run --weights imagenet", "--weights goes with a name"),
