@@ -226,7 +226,7 @@ class TestResults:
         }
         assert json.loads((tmp_path / "speed" / "record.json").read_text()) == record
 
-    @pytest.mark.parametrize("own", [False, True])
+    @pytest.mark.parametrize("own", [False, pytest.param(True, marks=pytest.mark.slow)])
     def test_demo(self, own: bool, photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
         """The whole road, with one epoch."""
         output = tmp_path / "demo"
