@@ -9,7 +9,7 @@ sum over 117 layers was 0.192 and the network with all of them in int8 was off b
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from effvit.errors import ConfigError, DataError
+from effvit.errors import ConfigError, DataError, unknown_name
 
 Progress = Callable[[int, int], None]
 """Told (steps done, steps in all)."""
@@ -75,6 +75,44 @@ class Quantization:
     """Error of the logits as the file is."""
     agreement: float
     """Share of the calibration pictures on which the file and the float network name the same class."""
+
+    @classmethod
+    def judged(
+        cls,
+        runtime: str,
+        errors: Mapping[str, float],
+        method: str,
+        layers: Sequence[LayerDamage],
+        kept: Collection[str],
+        *,
+        max_error: float | None,
+        reference: np.ndarray,
+        logits: np.ndarray,
+    ) -> Quantization:
+        """The record of a finished quantisation.
+
+        Args:
+            runtime: Which runtime it is for.
+            errors: Of each method that was tried, with no layer left in float by choice.
+            method: The one taken.
+            layers: Every layer that could be quantised.
+            kept: Names of those left in float.
+            max_error: The limit by which they were chosen; None if they were given.
+            reference: Logits of the float file, (pictures, classes).
+            logits: Those of the result.
+        """
+        return cls(
+            runtime=runtime,
+            num_pictures=len(reference),
+            method=method,
+            method_errors=dict(errors),
+            layers=by_damage([layer for layer in layers if layer.name not in kept]),
+            float_layers=by_damage([layer for layer in layers if layer.name in kept]),
+            max_error=max_error,
+            error_before=errors[method],
+            error=logits_error(reference, logits),
+            agreement=agreement(reference, logits),
+        )
 
     @property
     def within_limit(self) -> bool:
@@ -176,6 +214,13 @@ def _bargains(damages: Sequence[LayerDamage], max_float_macs: float) -> tuple[st
             chosen.append(layer.name)
             macs += layer.mac_share
     return tuple(chosen)
+
+
+def check_known(kind: str, names: Sequence[str], known: Collection[str]) -> None:
+    """ConfigError, naming the nearest, if one of these is no method or layer that is known."""
+    for name in names:
+        if name not in known:
+            raise ConfigError(unknown_name(kind, name, known))
 
 
 def by_damage(layers: Sequence[LayerDamage]) -> tuple[LayerDamage, ...]:

@@ -24,16 +24,15 @@ from effvit.deploy.quantization.damage import (
     LayerDamage,
     Progress,
     Quantization,
-    agreement,
-    by_damage,
     calibration_arrays,
+    check_known,
     choose_float_layers,
     logits_error,
 )
 from effvit.deploy.quantization.onnx_graph import Graph, Plan, plan, plan_layer
 from effvit.deploy.quantization.onnx_ranges import DEFAULT_METHODS, METHODS, Histograms, Range, run
 from effvit.deploy.quantization.onnx_rewrites import keep_logits_in_float, prepare
-from effvit.errors import ConfigError, EffvitError, ExportError, WeightsError, first_line, unknown_name
+from effvit.errors import EffvitError, ExportError, WeightsError, first_line
 from effvit.files import atomic_path
 
 
@@ -74,9 +73,7 @@ def quantize_onnx(
     source = Path(source)
     model = _read(source)
     arrays = calibration_arrays(calibration, Graph(model).shape(model.graph.input[0].name), source.name)
-    for method in methods or ("",):
-        if method not in METHODS:
-            raise ConfigError(unknown_name("calibration method", method, METHODS))
+    check_known("calibration method", methods or ("",), METHODS)
     with _translated(source), _quiet():
         work = _Work(source, model, arrays, on_step, num_methods=len(methods))
         work.check_layers(keep_float or ())
@@ -97,17 +94,15 @@ def quantize_onnx(
         logits = run(result, arrays)
         with atomic_path(target) as temporary:
             onnx.save(result, temporary)
-    return Quantization(
-        runtime="onnxruntime",
-        num_pictures=len(work.reference),
-        method=method,
-        method_errors=errors,
-        layers=by_damage([layer for layer in damages if layer.name not in kept]),
-        float_layers=by_damage([layer for layer in damages if layer.name in kept]),
+    return Quantization.judged(
+        "onnxruntime",
+        errors,
+        method,
+        damages,
+        kept,
         max_error=max_error if keep_float is None else None,
-        error_before=errors[method],
-        error=logits_error(work.reference, logits),
-        agreement=agreement(work.reference, logits),
+        reference=work.reference,
+        logits=logits,
     )
 
 
@@ -148,10 +143,7 @@ class _Work:
 
     def check_layers(self, names: Sequence[str]) -> None:
         """ConfigError if one of these is no layer."""
-        known = [layer.name for layer in self.layers()]
-        for name in names:
-            if name not in known:
-                raise ConfigError(unknown_name("layer", name, known))
+        check_known("layer", names, [layer.name for layer in self.layers()])
 
     def layers(self) -> list[LayerDamage]:
         """Every layer that can be quantised, its damage not measured."""

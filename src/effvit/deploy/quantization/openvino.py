@@ -26,14 +26,13 @@ from effvit.deploy.quantization.damage import (
     LayerDamage,
     Progress,
     Quantization,
-    agreement,
-    by_damage,
     calibration_arrays,
+    check_known,
     choose_float_layers,
     logits_error,
 )
 from effvit.deploy.quantization.openvino_graph import LAYERS, MOVES, is_constant, macs, values, weights_name
-from effvit.errors import ConfigError, EffvitError, ExportError, WeightsError, unknown_name
+from effvit.errors import EffvitError, ExportError, WeightsError
 
 METHODS = ("default", "transformer")
 """Kinds of network nncf tells apart, the fastest first: for a transformer it rounds less inside attention."""
@@ -72,14 +71,9 @@ def quantize_openvino(
         ExportError: If nncf cannot quantise the file.
     """
     source = Path(source)
-    for method in methods or ("",):
-        if method not in METHODS:
-            raise ConfigError(unknown_name("calibration method", method, METHODS))
+    check_known("calibration method", methods or ("",), METHODS)
     work = _Work(source, calibration, on_step, num_methods=len(methods))
-    known = [layer.name for layer in work.layers]
-    for name in keep_float or ():
-        if name not in known:
-            raise ConfigError(unknown_name("layer", name, known))
+    check_known("layer", keep_float or (), [layer.name for layer in work.layers])
     with _translated(source), _quiet():
         errors, best, method = {}, None, methods[0]
         for candidate in methods:
@@ -102,17 +96,15 @@ def quantize_openvino(
             best = work.quantized(method, kept) if kept else best
         logits = work.run(best)
         work.save(best, Path(target))
-    return Quantization(
-        runtime="openvino",
-        num_pictures=len(work.reference),
-        method=method,
-        method_errors=errors,
-        layers=by_damage([layer for layer in layers if layer.name not in kept]),
-        float_layers=by_damage([layer for layer in layers if layer.name in kept]),
+    return Quantization.judged(
+        "openvino",
+        errors,
+        method,
+        layers,
+        kept,
         max_error=max_error if keep_float is None else None,
-        error_before=errors[method],
-        error=logits_error(work.reference, logits),
-        agreement=agreement(work.reference, logits),
+        reference=work.reference,
+        logits=logits,
     )
 
 
