@@ -7,10 +7,11 @@ the transforms carry it out. No torch here.
 from __future__ import annotations
 
 import math
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from effvit.errors import ConfigError
+from effvit.sections import read_section
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -62,8 +63,4 @@ class Preprocessing:
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> Preprocessing:
         """Rebuild from `to_dict`; an unknown key is an error."""
-        unknown = set(values) - {field.name for field in fields(cls)}
-        if unknown:
-            raise ConfigError(f"preprocessing: unknown keys {sorted(unknown)}")
-        settings: dict[str, Any] = {key: tuple(v) if isinstance(v, list) else v for key, v in values.items()}
-        return cls(**settings)
+        return read_section(cls, values, "preprocessing")

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from effvit.data.datasets import Sample, find_data, find_samples
+from effvit.data.datasets import find_data, find_samples
+from effvit.data.samples import Sample
 from effvit.errors import ConfigError, DataError
 
 

@@ -9,8 +9,9 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from effvit.data.augmentation import Augmentation
-from effvit.data.datasets import Sample, find_samples
+from effvit.data.datasets import find_samples
 from effvit.data.loaders import Batch, PictureLoader, Unreadable, UnreadableCount, _EvenBatches, derive_seed
+from effvit.data.samples import Sample
 from effvit.data.transforms import eval_transform, train_transform
 from effvit.errors import ConfigError, DataError
 from effvit.preprocessing import Preprocessing

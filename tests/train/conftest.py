@@ -5,13 +5,13 @@ from pathlib import Path
 import pytest
 
 from effvit.data.augmentation import Augmentation
-from effvit.data.datasets import FolderData, find_data
+from effvit.data.datasets import PictureData, find_data
 from effvit.preprocessing import Preprocessing
 from effvit.train.config import TrainConfig
 
 
 @pytest.fixture(scope="session")
-def data(photos: Path) -> FolderData:
+def data(photos: Path) -> PictureData:
     return find_data(photos)
 
 

@@ -10,9 +10,10 @@ import torchvision
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from effvit.data.datasets import FolderData, Sample
+from effvit.data.datasets import PictureData
 from effvit.data.loaders import PictureLoader
 from effvit.data.pictures import read_picture
+from effvit.data.samples import Sample
 from effvit.data.transforms import eval_transform, normalize
 from effvit.errors import DataError, RunError
 from effvit.preprocessing import Preprocessing
@@ -48,7 +49,7 @@ def test_real_network_reaches_its_published_accuracy(data_dir: Path) -> None:
     assert evaluation.top5 == pytest.approx(0.85, abs=0.02)
 
 
-def test_batches_of_one_equal_one_batch(data: FolderData) -> None:
+def test_batches_of_one_equal_one_batch(data: PictureData) -> None:
     predict = linear_classifier(3)
     single = run(predict, data.train, data.class_names, batch_size=1)
     for options in ({"batch_size": 64}, {"batch_size": 7, "shuffle": True}, {"batch_size": 5, "num_workers": 2}):
@@ -87,7 +88,7 @@ def test_scores_by_hand() -> None:
     assert evaluation.summary()["macro_f1"] == pytest.approx((2 / 3 + 1 / 2) / 2)
 
 
-def test_loss_and_probabilities_are_those_of_softmax(data: FolderData) -> None:
+def test_loss_and_probabilities_are_those_of_softmax(data: PictureData) -> None:
     predict = linear_classifier(3)
     evaluation = run(predict, data.val, data.class_names)
     transform = eval_transform(SMALL)
@@ -100,7 +101,7 @@ def test_loss_and_probabilities_are_those_of_softmax(data: FolderData) -> None:
     )
 
 
-def test_corrupt_picture_is_left_out_of_the_scores(data: FolderData, tmp_path: Path) -> None:
+def test_corrupt_picture_is_left_out_of_the_scores(data: PictureData, tmp_path: Path) -> None:
     (tmp_path / "bad.jpg").touch()
     predict = linear_classifier(3)
     clean = run(predict, data.train, data.class_names)
@@ -111,7 +112,7 @@ def test_corrupt_picture_is_left_out_of_the_scores(data: FolderData, tmp_path: P
         run(predict, (Sample(tmp_path / "bad.jpg", 0),), data.class_names)
 
 
-def test_network_with_other_classes_or_nan_is_refused(data: FolderData) -> None:
+def test_network_with_other_classes_or_nan_is_refused(data: PictureData) -> None:
     with pytest.raises(DataError, match=r"outputs of shape \(6, 7\) for 3 classes"):
         run(linear_classifier(7), data.val, data.class_names)
     with pytest.raises(RunError, match="not finite"):

@@ -12,8 +12,9 @@ from torch import Tensor, nn
 
 import effvit
 from effvit.data.augmentation import Augmentation
-from effvit.data.datasets import FolderData, Sample
+from effvit.data.datasets import PictureData
 from effvit.data.pictures import read_picture
+from effvit.data.samples import Sample
 from effvit.data.transforms import eval_transform, normalize
 from effvit.errors import ConfigError, DataError, RunError
 from effvit.model.layers import Residual
@@ -23,7 +24,7 @@ from effvit.train.records import EpochRecord, StepReport, best_epoch
 from effvit.train.runs import RunFolder
 
 
-def network(config: TrainConfig, data: FolderData) -> nn.Module:
+def network(config: TrainConfig, data: PictureData) -> nn.Module:
     torch.manual_seed(config.seed)
     return effvit.create_model(
         config.model, num_classes=len(data.class_names), image_size=32, drop_path=config.drop_path
@@ -48,7 +49,7 @@ def interrupt_at(epoch: int, step: int) -> object:
 
 
 @pytest.fixture
-def uninterrupted(config: TrainConfig, data: FolderData, tmp_path: Path) -> tuple[nn.Module, list[EpochRecord]]:
+def uninterrupted(config: TrainConfig, data: PictureData, tmp_path: Path) -> tuple[nn.Module, list[EpochRecord]]:
     model = network(config, data)
     return model, fit(model, data, config, RunFolder.create(tmp_path / "whole", config, data))
 
@@ -56,7 +57,7 @@ def uninterrupted(config: TrainConfig, data: FolderData, tmp_path: Path) -> tupl
 @pytest.mark.parametrize("interrupted_at", [(1, 2), (3, 1)])
 def test_resumed_run_ends_bit_for_bit_like_an_uninterrupted_one(
     config: TrainConfig,
-    data: FolderData,
+    data: PictureData,
     tmp_path: Path,
     uninterrupted: tuple[nn.Module, list[EpochRecord]],
     interrupted_at: tuple[int, int],
@@ -84,7 +85,7 @@ def test_resumed_run_ends_bit_for_bit_like_an_uninterrupted_one(
 
 
 def test_run_killed_between_its_files_can_go_on(
-    config: TrainConfig, data: FolderData, tmp_path: Path, uninterrupted: tuple[nn.Module, list[EpochRecord]]
+    config: TrainConfig, data: PictureData, tmp_path: Path, uninterrupted: tuple[nn.Module, list[EpochRecord]]
 ) -> None:
     """The metrics of epoch 2 are written, its checkpoint is not: as after a power cut."""
     run = RunFolder.create(tmp_path / "killed", config, data)
@@ -104,7 +105,7 @@ def test_run_killed_between_its_files_can_go_on(
     assert [entry["epoch"] for entry in run.read_metrics()] == [1, 2, 3]
 
 
-def test_sixteen_pictures_are_learnt_by_heart(data: FolderData, tmp_path: Path) -> None:
+def test_sixteen_pictures_are_learnt_by_heart(data: PictureData, tmp_path: Path) -> None:
     few = dataclasses.replace(data, train=data.train[::3][:16], val=data.train[::3][:16])
     still = Augmentation(crop_scale=(1, 1), crop_aspect=(1, 1), horizontal_flip=0, color_jitter=0)
     config = TrainConfig(
@@ -116,7 +117,7 @@ def test_sixteen_pictures_are_learnt_by_heart(data: FolderData, tmp_path: Path) 
     assert best_epoch(history).val_top1 == 1.0
 
 
-def test_fewer_pictures_than_a_batch_are_all_trained_on(config: TrainConfig, data: FolderData, tmp_path: Path) -> None:
+def test_fewer_pictures_than_a_batch_are_all_trained_on(config: TrainConfig, data: PictureData, tmp_path: Path) -> None:
     few = dataclasses.replace(data, train=(data.train[0], data.train[-1]))
     short = dataclasses.replace(config, epochs=1, batch_size=64)
     steps: list[StepReport] = []
@@ -126,7 +127,7 @@ def test_fewer_pictures_than_a_batch_are_all_trained_on(config: TrainConfig, dat
 
 
 def test_a_single_picture_left_over_does_not_stop_the_training(
-    config: TrainConfig, data: FolderData, tmp_path: Path
+    config: TrainConfig, data: PictureData, tmp_path: Path
 ) -> None:
     odd = dataclasses.replace(data, train=data.train[::8][:3])  # batches of two and one
     short = dataclasses.replace(config, epochs=1, batch_size=2)
@@ -135,7 +136,7 @@ def test_a_single_picture_left_over_does_not_stop_the_training(
 
 
 @pytest.mark.parametrize("name", ["mobilenetv3_small_050", "resnet10t"])
-def test_other_peoples_networks_train_too(config: TrainConfig, data: FolderData, tmp_path: Path, name: str) -> None:
+def test_other_peoples_networks_train_too(config: TrainConfig, data: PictureData, tmp_path: Path, name: str) -> None:
     model = timm.create_model(name, num_classes=3)
     before = [parameter.detach().clone() for parameter in model.parameters()]
     short = dataclasses.replace(config, epochs=2, warmup_share=0)
@@ -145,7 +146,7 @@ def test_other_peoples_networks_train_too(config: TrainConfig, data: FolderData,
     assert sum(changed) > 0.9 * len(changed)
 
 
-def test_other_peoples_networks_need_a_writer(config: TrainConfig, data: FolderData, tmp_path: Path) -> None:
+def test_other_peoples_networks_need_a_writer(config: TrainConfig, data: PictureData, tmp_path: Path) -> None:
     short = dataclasses.replace(config, epochs=1)
     with pytest.raises(ConfigError, match="weights of a MobileNetV3 need save_weights="):
         fit(
@@ -156,7 +157,7 @@ def test_other_peoples_networks_need_a_writer(config: TrainConfig, data: FolderD
         )
 
 
-def test_both_heads_of_a_distilled_network_are_trained(config: TrainConfig, data: FolderData, tmp_path: Path) -> None:
+def test_both_heads_of_a_distilled_network_are_trained(config: TrainConfig, data: PictureData, tmp_path: Path) -> None:
     model = effvit.create_model("efficientvit_tiny", num_classes=3, image_size=32, distilled=True)
     before = {name: value.clone() for name, value in model.state_dict().items()}
     short = dataclasses.replace(config, epochs=1, warmup_share=0)
@@ -192,13 +193,13 @@ def one_step(config: TrainConfig) -> TrainConfig:
     )
 
 
-def watch(model: nn.Module, data: FolderData, config: TrainConfig, path: Path) -> list[EpochRecord]:
+def watch(model: nn.Module, data: PictureData, config: TrainConfig, path: Path) -> list[EpochRecord]:
     return fit(model, data, config, RunFolder.create(path, config, data), save_weights=keep_nothing)
 
 
 @pytest.mark.parametrize("clip_grad", [0.02, 0.005, 0.0])
 def test_no_units_gradient_is_larger_than_its_share_of_the_weights(
-    one_step: TrainConfig, data: FolderData, tmp_path: Path, clip_grad: float
+    one_step: TrainConfig, data: PictureData, tmp_path: Path, clip_grad: float
 ) -> None:
     model = Watched()
     watch(model, data, dataclasses.replace(one_step, clip_grad=clip_grad), tmp_path / "run")
@@ -212,7 +213,7 @@ def test_no_units_gradient_is_larger_than_its_share_of_the_weights(
 
 @pytest.mark.parametrize("smoothing", [0.0, 0.1, 0.4])
 def test_labels_are_smoothed_in_training_and_not_in_validation(
-    one_step: TrainConfig, data: FolderData, tmp_path: Path, smoothing: float
+    one_step: TrainConfig, data: PictureData, tmp_path: Path, smoothing: float
 ) -> None:
     model = Watched()
     model.linear.weight.data.zero_()
@@ -226,7 +227,7 @@ def test_labels_are_smoothed_in_training_and_not_in_validation(
 
 
 def test_pictures_are_varied_in_training_and_as_they_are_in_validation(
-    one_step: TrainConfig, data: FolderData, tmp_path: Path
+    one_step: TrainConfig, data: PictureData, tmp_path: Path
 ) -> None:
     model = Watched()
     watch(model, dataclasses.replace(data, train=data.val), one_step, tmp_path / "run")
@@ -237,7 +238,7 @@ def test_pictures_are_varied_in_training_and_as_they_are_in_validation(
     assert not any(torch.equal(shown, image) for shown in torch.cat(model.shown[True]) for image in expected)
 
 
-def test_what_is_dropped_follows_seed_and_epoch_alone(one_step: TrainConfig, data: FolderData, tmp_path: Path) -> None:
+def test_what_is_dropped_follows_seed_and_epoch_alone(one_step: TrainConfig, data: PictureData, tmp_path: Path) -> None:
     def dropped(name: str, *, seed: int, elsewhere: int) -> list[tuple[bool, ...]]:
         model = Watched()
         torch.manual_seed(elsewhere)
@@ -265,7 +266,7 @@ class Exploding(nn.Module):
 
 
 def test_loss_that_is_not_finite_names_the_step_and_keeps_the_last_epoch(
-    config: TrainConfig, data: FolderData, tmp_path: Path
+    config: TrainConfig, data: PictureData, tmp_path: Path
 ) -> None:
     run = RunFolder.create(tmp_path / "run", config, data)
     with pytest.raises(RunError, match="the loss is nan at epoch 2, step 3 of 3; the run folder holds epoch 1"):
@@ -276,7 +277,7 @@ def test_loss_that_is_not_finite_names_the_step_and_keeps_the_last_epoch(
     assert run.read_record()["status"] == "failed"
 
 
-def test_corrupt_pictures_are_counted(config: TrainConfig, data: FolderData, tmp_path: Path) -> None:
+def test_corrupt_pictures_are_counted(config: TrainConfig, data: PictureData, tmp_path: Path) -> None:
     (tmp_path / "bad.jpg").write_bytes(b"no picture")
     bad = Sample(tmp_path / "bad.jpg", 0)
     short = dataclasses.replace(config, epochs=1)
@@ -290,7 +291,7 @@ def test_corrupt_pictures_are_counted(config: TrainConfig, data: FolderData, tmp
         fit(network(short, data), worse, short, run)
 
 
-def test_resuming_with_other_settings_is_refused(config: TrainConfig, data: FolderData, tmp_path: Path) -> None:
+def test_resuming_with_other_settings_is_refused(config: TrainConfig, data: PictureData, tmp_path: Path) -> None:
     run = RunFolder.create(tmp_path / "run", config, data)
     with pytest.raises(KeyboardInterrupt):
         fit(network(config, data), data, config, run, on_step=interrupt_at(1, 1))  # type: ignore[arg-type]
@@ -300,7 +301,7 @@ def test_resuming_with_other_settings_is_refused(config: TrainConfig, data: Fold
 
 
 def test_finished_run_is_left_as_it_is(
-    config: TrainConfig, data: FolderData, tmp_path: Path, uninterrupted: tuple[nn.Module, list[EpochRecord]]
+    config: TrainConfig, data: PictureData, tmp_path: Path, uninterrupted: tuple[nn.Module, list[EpochRecord]]
 ) -> None:
     run = RunFolder.open(tmp_path / "whole")
     steps: list[StepReport] = []
@@ -309,7 +310,7 @@ def test_finished_run_is_left_as_it_is(
 
 
 def test_best_epochs_weights_are_kept_with_what_they_need(
-    config: TrainConfig, data: FolderData, tmp_path: Path, uninterrupted: tuple[nn.Module, list[EpochRecord]]
+    config: TrainConfig, data: PictureData, tmp_path: Path, uninterrupted: tuple[nn.Module, list[EpochRecord]]
 ) -> None:
     model, info = effvit.load(tmp_path / "whole")
     best = best_epoch(uninterrupted[1])
@@ -321,7 +322,7 @@ def test_best_epochs_weights_are_kept_with_what_they_need(
     assert not model.training
 
 
-def test_run_on_a_moved_data_folder(config: TrainConfig, data: FolderData, photos: Path, tmp_path: Path) -> None:
+def test_run_on_a_moved_data_folder(config: TrainConfig, data: PictureData, photos: Path, tmp_path: Path) -> None:
     run = RunFolder.create(tmp_path / "run", config, data)
     shutil.copytree(photos, tmp_path / "moved")
     moved = run.read_data(tmp_path / "moved")
@@ -330,7 +331,7 @@ def test_run_on_a_moved_data_folder(config: TrainConfig, data: FolderData, photo
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
-def test_training_on_cuda(config: TrainConfig, data: FolderData, tmp_path: Path) -> None:
+def test_training_on_cuda(config: TrainConfig, data: PictureData, tmp_path: Path) -> None:
     on_cuda = dataclasses.replace(config, device="cuda", num_workers=1)
     history = fit(network(config, data), data, on_cuda, RunFolder.create(tmp_path / "run", on_cuda, data))
     assert len(history) == config.epochs

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from effvit.data.datasets import FolderData
+from effvit.data.datasets import PictureData
 from effvit.errors import ConfigError, DataError
 from effvit.preprocessing import Preprocessing
 from effvit.train.predict import predict_pictures
@@ -18,7 +18,7 @@ def by_color(batch: torch.Tensor) -> torch.Tensor:
     return batch.mean(dim=(2, 3)) @ WEIGHT
 
 
-def test_results_come_in_order_with_the_unreadable_in_place(data: FolderData, tmp_path: Path) -> None:
+def test_results_come_in_order_with_the_unreadable_in_place(data: PictureData, tmp_path: Path) -> None:
     bad = tmp_path / "bad.jpg"
     bad.write_bytes(b"no picture")
     paths = [data.val[0].path, bad, *(sample.path for sample in data.val[1:]), bad]
@@ -34,7 +34,7 @@ def test_results_come_in_order_with_the_unreadable_in_place(data: FolderData, tm
             assert result.error is None and first != second and 1 >= probability >= lower > 0
 
 
-def test_batch_size_does_not_matter_and_all_classes_sum_to_one(data: FolderData) -> None:
+def test_batch_size_does_not_matter_and_all_classes_sum_to_one(data: PictureData) -> None:
     paths = [sample.path for sample in data.val]
     one, all_at_once = (
         predict_pictures(by_color, paths, preprocessing=SMALL, class_names=data.class_names, batch_size=size, top_k=10)
@@ -46,11 +46,11 @@ def test_batch_size_does_not_matter_and_all_classes_sum_to_one(data: FolderData)
         assert sum(probability for _, probability in a.classes) == pytest.approx(1)
 
 
-def test_top_k_must_be_positive(data: FolderData) -> None:
+def test_top_k_must_be_positive(data: PictureData) -> None:
     with pytest.raises(ConfigError, match="top_k must be at least 1, got 0"):
         predict_pictures(by_color, [data.val[0].path], preprocessing=SMALL, class_names=data.class_names, top_k=0)
 
 
-def test_network_with_other_classes_is_refused(data: FolderData) -> None:
+def test_network_with_other_classes_is_refused(data: PictureData) -> None:
     with pytest.raises(DataError, match=r"outputs of shape \(1, 3\) for 2 classes"):
         predict_pictures(by_color, [data.val[0].path], preprocessing=SMALL, class_names=["a", "b"])

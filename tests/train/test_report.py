@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from effvit.data.datasets import FolderData
+from effvit.data.datasets import PictureData
 from effvit.errors import RunError
 from effvit.train.evaluate import Evaluation
 from effvit.train.figures import write_confusion, write_curves, write_worst
@@ -16,7 +16,7 @@ from effvit.train.records import EpochRecord
 from effvit.train.report import write_evaluation
 
 
-def guess(data: FolderData, num_classes: int, share_right: float, names: tuple[str, ...] | None = None) -> Evaluation:
+def guess(data: PictureData, num_classes: int, share_right: float, names: tuple[str, ...] | None = None) -> Evaluation:
     """An evaluation of the training photos with made-up predictions."""
     generator = np.random.default_rng(0)
     count = len(data.train)
@@ -39,7 +39,7 @@ def ink(path: Path) -> float:
         return float((np.asarray(picture.convert("L")) < 250).mean())
 
 
-def test_files_say_what_the_evaluation_says(data: FolderData, tmp_path: Path) -> None:
+def test_files_say_what_the_evaluation_says(data: PictureData, tmp_path: Path) -> None:
     evaluation = guess(data, 3, 0.6)
     files = write_evaluation(tmp_path / "eval", evaluation)
     assert [file.name for file in files] == ["summary.json", "predictions.csv", "confusion.png", "worst.png"]
@@ -52,7 +52,7 @@ def test_files_say_what_the_evaluation_says(data: FolderData, tmp_path: Path) ->
     assert np.mean([row["true"] == row["predicted"] for row in rows]) == pytest.approx(evaluation.top1)
 
 
-def test_worst_sheet_shows_the_photos(data: FolderData, tmp_path: Path) -> None:
+def test_worst_sheet_shows_the_photos(data: PictureData, tmp_path: Path) -> None:
     write_worst(tmp_path / "worst.png", guess(data, 3, 0.5))
     write_worst(tmp_path / "none.png", guess(data, 3, 1.0))
     assert ink(tmp_path / "worst.png") > 0.3
@@ -60,14 +60,14 @@ def test_worst_sheet_shows_the_photos(data: FolderData, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("num_classes", [2, 10, 81, 400])
-def test_confusion_matrix_is_drawn_at_every_size(data: FolderData, tmp_path: Path, num_classes: int) -> None:
+def test_confusion_matrix_is_drawn_at_every_size(data: PictureData, tmp_path: Path, num_classes: int) -> None:
     write_confusion(tmp_path / "confusion.png", guess(data, num_classes, 0.5))
     assert ink(tmp_path / "confusion.png") > 0.01
     with Image.open(tmp_path / "confusion.png") as picture:
         assert max(picture.size) < 3500
 
 
-def test_names_in_any_script_and_with_dollars_are_drawn(data: FolderData, tmp_path: Path) -> None:
+def test_names_in_any_script_and_with_dollars_are_drawn(data: PictureData, tmp_path: Path) -> None:
     names = ("りんご", "تفاح", "$5_{x$ and ^", "a very long name that would not fit under a picture")
     write_evaluation(tmp_path, guess(data, 4, 0.3, names))
     assert "りんご" in (tmp_path / "summary.json").read_text(encoding="utf-8")
@@ -84,7 +84,7 @@ def test_curves_are_drawn(tmp_path: Path, num_epochs: int) -> None:
     assert ink(tmp_path / "curves.png") > 0.01
 
 
-def test_unusable_place_is_one_line(data: FolderData, tmp_path: Path) -> None:
+def test_unusable_place_is_one_line(data: PictureData, tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(RunError, match=r"file.*: it is a file"):
         write_evaluation(tmp_path / "file", guess(data, 3, 0.5))

@@ -7,18 +7,18 @@ from pathlib import Path
 import pytest
 import torch
 
-from effvit.data.datasets import FolderData
+from effvit.data.datasets import PictureData
 from effvit.errors import RunError
 from effvit.train.config import TrainConfig
 from effvit.train.runs import RunFolder, next_run_path
 
 
 @pytest.fixture
-def run(tmp_path: Path, config: TrainConfig, data: FolderData) -> RunFolder:
+def run(tmp_path: Path, config: TrainConfig, data: PictureData) -> RunFolder:
     return RunFolder.create(tmp_path / "runs" / "first", config, data, command="effvit train photos")
 
 
-def test_record_says_what_was_run(run: RunFolder, config: TrainConfig, data: FolderData) -> None:
+def test_record_says_what_was_run(run: RunFolder, config: TrainConfig, data: PictureData) -> None:
     record = json.loads((run.path / "run.json").read_text())
     assert record["command"] == "effvit train photos"
     assert record["class_names"] == list(data.class_names)
@@ -28,7 +28,7 @@ def test_record_says_what_was_run(run: RunFolder, config: TrainConfig, data: Fol
     assert run.read_record()["ended"] >= record["started"]
 
 
-def test_config_and_split_come_back_as_they_were(run: RunFolder, config: TrainConfig, data: FolderData) -> None:
+def test_config_and_split_come_back_as_they_were(run: RunFolder, config: TrainConfig, data: PictureData) -> None:
     opened = RunFolder.open(run.path)
     assert opened.read_config() == config
     again = opened.read_data()
@@ -52,12 +52,12 @@ def test_failed_write_leaves_the_old_checkpoint(run: RunFolder) -> None:
     assert [path.name for path in run.checkpoint.parent.iterdir()] == ["last.pt"]
 
 
-def test_folder_that_holds_something_is_refused(run: RunFolder, config: TrainConfig, data: FolderData) -> None:
+def test_folder_that_holds_something_is_refused(run: RunFolder, config: TrainConfig, data: PictureData) -> None:
     with pytest.raises(RunError, match=r"first is not empty: .* --resume .*first"):
         RunFolder.create(run.path, config, data)
 
 
-def test_empty_folder_is_taken(tmp_path: Path, config: TrainConfig, data: FolderData) -> None:
+def test_empty_folder_is_taken(tmp_path: Path, config: TrainConfig, data: PictureData) -> None:
     (tmp_path / "empty").mkdir()
     assert RunFolder.create(tmp_path / "empty", config, data).path == tmp_path / "empty"
 

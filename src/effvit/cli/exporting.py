@@ -11,9 +11,10 @@ from typing import Any, cast, get_args
 from torch import Tensor
 
 from effvit.cli.render import say, steps
-from effvit.data.datasets import Sample, find_samples
+from effvit.data.datasets import find_samples
 from effvit.data.loaders import PictureLoader
 from effvit.data.pictures import list_pictures
+from effvit.data.samples import Sample
 from effvit.data.transforms import eval_transform, normalize
 from effvit.deploy.export import export
 from effvit.deploy.formats.base import Precision

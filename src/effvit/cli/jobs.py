@@ -11,8 +11,9 @@ import torch
 
 from effvit.cli.classifiers import Classifier, open_classifier
 from effvit.cli.render import TrainingProgress, progress, say
-from effvit.data.datasets import FolderData, Sample, find_data
+from effvit.data.datasets import PictureData, find_data
 from effvit.data.loaders import PictureLoader
+from effvit.data.samples import Sample
 from effvit.data.transforms import eval_transform
 from effvit.device import find_device
 from effvit.errors import ConfigError
@@ -138,7 +139,7 @@ def _check_channels(network: EfficientViT, config: TrainConfig) -> None:
         raise ConfigError(f"preprocessing.mean and .std need one value for each of {channels} channels, got {means}")
 
 
-def _fit(network: EfficientViT, data: FolderData, config: TrainConfig, run: RunFolder, *, resume: bool) -> None:
+def _fit(network: EfficientViT, data: PictureData, config: TrainConfig, run: RunFolder, *, resume: bool) -> None:
     try:
         with TrainingProgress() as bar:
             fit(network, data, config, run, on_step=bar.on_step, on_epoch=bar.on_epoch, resume=resume)

@@ -17,7 +17,7 @@ import typer
 from typer.exceptions import Abort, TyperException
 
 import effvit
-from effvit.cli import benchmarking, deployment, training
+from effvit.cli import benchmarking, deployment, evaluating, training
 from effvit.cli.options import Json
 from effvit.errors import EffvitError, first_line
 
@@ -58,6 +58,7 @@ def models(
 
 
 training.register(app)
+evaluating.register(app)
 deployment.register(app)
 benchmarking.register(app)
 

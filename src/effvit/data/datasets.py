@@ -10,20 +10,13 @@ from pathlib import Path
 from typing import NamedTuple
 
 from effvit.data.pictures import is_picture_name, walk_files
+from effvit.data.samples import Sample
 from effvit.errors import ConfigError, DataError
 
 VAL_FOLDER_NAMES = ("val", "validation", "valid", "test")
 """Folders beside `train/` that are taken for validation; the first that exists."""
 
 _MAX_NAMES_IN_MESSAGE = 5
-
-
-class Sample(NamedTuple):
-    """One labelled picture."""
-
-    path: Path
-    target: int
-    """Class index, a position in the class names."""
 
 
 class Skipped(NamedTuple):
@@ -44,7 +37,7 @@ class ClassFolders:
 
 
 @dataclass(frozen=True)
-class FolderData:
+class PictureData:
     """Training and validation pictures of one data folder."""
 
     root: Path
@@ -56,7 +49,7 @@ class FolderData:
     skipped: tuple[Skipped, ...] = ()
 
 
-def find_data(root: Path | str, *, val_fraction: float = 0.2, seed: int = 0) -> FolderData:
+def find_data(root: Path | str, *, val_fraction: float = 0.2, seed: int = 0) -> PictureData:
     """Find training and validation pictures below `root`.
 
     Either `root/train/CLASS/...` and `root/val/CLASS/...` (or validation/, valid/, test/), or
@@ -124,7 +117,7 @@ def find_samples(root: Path | str, class_names: Sequence[str] | None = None) -> 
     return ClassFolders(root, tuple(class_names), samples, tuple(skipped))
 
 
-def _given_split(root: Path, train_name: str, val_name: str, folders: list[str]) -> FolderData:
+def _given_split(root: Path, train_name: str, val_name: str, folders: list[str]) -> PictureData:
     train, val = find_samples(root / train_name), find_samples(root / val_name)
     if train.class_names != val.class_names:
         only_train = sorted(set(train.class_names) - set(val.class_names))
@@ -140,7 +133,7 @@ def _given_split(root: Path, train_name: str, val_name: str, folders: list[str])
         if name not in (train_name, val_name)
     ]
     skipped = (*train.skipped, *val.skipped, *unused)
-    return FolderData(root, train.class_names, train.samples, val.samples, "folders", skipped)
+    return PictureData(root, train.class_names, train.samples, val.samples, "folders", skipped)
 
 
 def _holds_class_folders(folder: Path) -> bool:
@@ -149,7 +142,7 @@ def _holds_class_folders(folder: Path) -> bool:
     return any(path.is_dir() for path in entries) and not any(is_picture_name(path) for path in entries)
 
 
-def _seeded_split(root: Path, val_fraction: float, seed: int) -> FolderData:
+def _seeded_split(root: Path, val_fraction: float, seed: int) -> PictureData:
     found = find_samples(root)
     _check_several_classes(found)
     by_target: dict[int, list[Sample]] = {}
@@ -169,7 +162,7 @@ def _seeded_split(root: Path, val_fraction: float, seed: int) -> FolderData:
         held_out = set(draw.sample(range(len(samples)), num_val))
         for position, sample in enumerate(samples):
             (val if position in held_out else train).append(sample)
-    return FolderData(root, found.class_names, tuple(train), tuple(val), "seeded", found.skipped)
+    return PictureData(root, found.class_names, tuple(train), tuple(val), "seeded", found.skipped)
 
 
 def _pictures_by_class(root: Path) -> tuple[dict[str, list[Path]], list[Skipped]]:

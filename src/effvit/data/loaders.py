@@ -14,8 +14,8 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from effvit.data.datasets import Sample
 from effvit.data.pictures import read_picture
+from effvit.data.samples import Sample
 from effvit.data.transforms import Transform
 from effvit.errors import ConfigError, DataError
 
@@ -155,7 +155,7 @@ class _Pictures(Dataset[_Item]):
 
     def __getitem__(self, epoch_and_index: tuple[int, int]) -> _Item:
         epoch, index = epoch_and_index
-        path, target = self.samples[index]
+        path, target = self.samples[index][:2]
         try:
             picture = read_picture(path)
         except DataError as error:

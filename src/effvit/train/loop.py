@@ -19,8 +19,9 @@ import torch.nn.functional as F
 from timm.utils.agc import adaptive_clip_grad
 from torch import Tensor, nn
 
-from effvit.data.datasets import FolderData, Sample
+from effvit.data.datasets import PictureData
 from effvit.data.loaders import PictureLoader, UnreadableCount, derive_seed
+from effvit.data.samples import Sample
 from effvit.data.transforms import Transform, eval_transform, normalize, train_transform
 from effvit.device import find_device
 from effvit.errors import ConfigError, RunError
@@ -42,7 +43,7 @@ _SECONDS_WORTH_A_DRAWING = 10
 
 def fit(
     model: nn.Module,
-    data: FolderData,
+    data: PictureData,
     config: TrainConfig,
     run: RunFolder,
     *,
@@ -231,7 +232,7 @@ def _validation_reporter(
 
 
 def _efficientvit_saver(
-    data: FolderData, config: TrainConfig, run: RunFolder
+    data: PictureData, config: TrainConfig, run: RunFolder
 ) -> Callable[[Path, nn.Module, EpochRecord], object]:
     initial_weights = run.read_record().get("initial_weights")
 

@@ -9,8 +9,8 @@ from typing import NamedTuple
 import torch
 import torch.nn.functional as F
 
-from effvit.data.datasets import Sample
 from effvit.data.loaders import PictureLoader
+from effvit.data.samples import Sample
 from effvit.data.transforms import eval_transform, normalize
 from effvit.errors import ConfigError
 from effvit.preprocessing import Preprocessing

@@ -15,7 +15,7 @@ from __future__ import annotations
 import datetime
 import json
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,7 +23,8 @@ from typing import Any, cast
 
 import torch
 
-from effvit.data.datasets import FolderData, Sample
+from effvit.data.datasets import PictureData
+from effvit.data.splits import split_from_dict, split_to_dict
 from effvit.environment import environment
 from effvit.errors import RunError, first_line
 from effvit.files import atomic_path, make_output_folder, read_json, write_json, write_text
@@ -38,7 +39,7 @@ class RunFolder:
     path: Path
 
     @classmethod
-    def create(cls, path: Path | str, config: TrainConfig, data: FolderData, *, command: str = "") -> RunFolder:
+    def create(cls, path: Path | str, config: TrainConfig, data: PictureData, *, command: str = "") -> RunFolder:
         """Make a new run folder and write down what is about to be run.
 
         Args:
@@ -54,7 +55,7 @@ class RunFolder:
         if path.is_dir() and any(path.iterdir()):
             raise RunError(f"{path} is not empty: give a new folder, or continue that run with --resume {path}")
         run = cls(make_output_folder(path))
-        write_json(run.path / "split.json", _split_to_dict(data))
+        write_json(run.path / "split.json", split_to_dict(data))
         run.update_record(
             status="running",
             command=command,
@@ -114,7 +115,7 @@ class RunFolder:
         with _content_of(self.path / "run.json"):
             return EfficientViTConfig.from_dict(self.read_record()["network"])
 
-    def read_data(self, root: Path | str | None = None) -> FolderData:
+    def read_data(self, root: Path | str | None = None) -> PictureData:
         """The split the run was started with.
 
         Args:
@@ -130,7 +131,7 @@ class RunFolder:
         if not folder.is_dir():
             raise RunError(f"the pictures of {self.path} are gone: there is no folder {folder} any more")
         with _content_of(self.path / "split.json"):
-            return _split_from_dict(read_json(self.path / "split.json"), folder, class_names)
+            return split_from_dict(read_json(self.path / "split.json"), folder, class_names)
 
     def read_metrics(self) -> list[dict[str, Any]]:
         """The epochs so far, one dictionary each."""
@@ -191,28 +192,3 @@ def next_run_path(parent: Path | str, model: str) -> Path:
 
 def _now() -> str:
     return datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
-
-
-def _split_to_dict(data: FolderData) -> dict[str, Any]:
-    return {
-        "split": data.split,
-        "train": _paths_by_class(data.train, data),
-        "val": _paths_by_class(data.val, data),
-        "skipped": [[path.relative_to(data.root).as_posix(), reason] for path, reason in data.skipped],
-    }
-
-
-def _paths_by_class(samples: Sequence[Sample], data: FolderData) -> dict[str, list[str]]:
-    paths: dict[str, list[str]] = {name: [] for name in data.class_names}
-    for sample in samples:
-        paths[data.class_names[sample.target]].append(sample.path.relative_to(data.root).as_posix())
-    return paths
-
-
-def _split_from_dict(split: dict[str, Any], root: Path, class_names: tuple[str, ...]) -> FolderData:
-    def samples(part: str) -> tuple[Sample, ...]:
-        return tuple(
-            Sample(root / path, target) for target, name in enumerate(class_names) for path in split[part].get(name, [])
-        )
-
-    return FolderData(root, class_names, samples("train"), samples("val"), split["split"])
