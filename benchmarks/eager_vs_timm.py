@@ -16,23 +16,18 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import timm
 import torch
 import torch.nn.functional as F
+from same_networks import CONTROL, IMAGE_SIZE, OURS, TIMM, same_networks
 from torch import Tensor, nn
 
-from effvit import create_model
 from effvit.deploy.speed.report import machine
-from effvit.deploy.verify import verify
 from effvit.environment import environment
 from effvit.errors import EffvitError
 from effvit.files import write_json
-from effvit.model.checkpoints import foreign_state_dict
 from effvit.timing import measure, num_threads, paired_ratio
 
 RECORD = Path(__file__).resolve().parents[1] / "results" / "eager_vs_timm.json"
-IMAGE_SIZE = 224
-OURS, TIMM, CONTROL = "ours", "timm", "ours again"
 
 
 class Case(NamedTuple):
@@ -58,7 +53,7 @@ def main() -> int:
     args = _arguments()
     rows = []
     for name in args.models:
-        pair = _same_networks(f"efficientvit_{name}")
+        pair = same_networks(f"efficientvit_{name}")
         for threads in args.threads:
             for case in CASES:
                 print(f"{name}, {threads} thread(s), {case.name}, batch {case.batch_size}", file=sys.stderr)
@@ -83,20 +78,6 @@ def main() -> int:
         write_json(args.output, record)
         print(f"record: {args.output.name}", file=sys.stderr)
     return 0
-
-
-def _same_networks(name: str) -> dict[str, nn.Module]:
-    """Ours and timm's with the same weights, every branch switched on; refuses to go on if they differ."""
-    ours = create_model(name)
-    for module in ours.modules():
-        if isinstance(module, nn.BatchNorm2d):
-            nn.init.ones_(module.weight)  # 0 at the end of fresh branches would hide what they compute
-    rival = timm.create_model(name)
-    rival.load_state_dict(foreign_state_dict(ours, "timm"))
-    comparison = verify(ours.eval(), rival.eval(), [torch.randn(2, 3, IMAGE_SIZE, IMAGE_SIZE)])
-    if not comparison.passed:
-        raise EffvitError(f"{name}: ours and timm's are not the same network: {comparison}")
-    return {OURS: ours, TIMM: rival}
 
 
 def _measure(

@@ -13,7 +13,7 @@ from conftest import REPOSITORY
 SOURCE = REPOSITORY / "src" / "effvit"
 FILES = sorted(SOURCE.rglob("*.py"))
 STEPS = (
-    {"device", "errors", "files", "preprocessing", "sections", "environment", "timing", "__init__"},
+    {"device", "errors", "files", "preprocessing", "sections", "environment", "timing", "page_style", "__init__"},
     {"data", "model"},
     {"train", "analysis", "deploy"},
     {"serve", "search", "detection"},

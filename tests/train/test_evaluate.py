@@ -17,7 +17,8 @@ from effvit.data.samples import Sample
 from effvit.data.transforms import eval_transform, normalize
 from effvit.errors import DataError, RunError
 from effvit.preprocessing import Preprocessing
-from effvit.train.evaluate import Evaluation, Predict, evaluate, network_predictor
+from effvit.train.evaluate import Predict, evaluate, network_predictor
+from effvit.train.evaluation import Evaluation
 
 SMALL = Preprocessing(image_size=(32, 32))
 
@@ -52,26 +53,21 @@ def test_real_network_reaches_its_published_accuracy(data_dir: Path) -> None:
 def test_batches_of_one_equal_one_batch(data: PictureData) -> None:
     predict = linear_classifier(3)
     single = run(predict, data.train, data.class_names, batch_size=1)
-    for options in ({"batch_size": 64}, {"batch_size": 7, "shuffle": True}, {"batch_size": 5, "num_workers": 2}):
+    for options in ({"batch_size": 64}, {"batch_size": 7, "shuffle": True}, {"batch_size": 5, "num_workers": 1}):
         other = run(predict, data.train, data.class_names, **options)
-        assert other.paths == single.paths
+        assert other.samples == single.samples
         assert np.array_equal(other.predicted, single.predicted)
         np.testing.assert_allclose(other.losses, single.losses, rtol=1e-5)
         np.testing.assert_allclose(other.target_probabilities, single.target_probabilities, rtol=1e-5)
 
 
 def made_up(targets: list[int], predicted: list[int], num_classes: int) -> Evaluation:
-    count = len(targets)
     return Evaluation(
         class_names=tuple("abcdefgh"[:num_classes]),
-        paths=tuple(f"{index}.jpg" for index in range(count)),
-        targets=np.array(targets),
-        predicted=np.array(predicted),
-        target_probabilities=np.full(count, 0.5),
-        predicted_probabilities=np.full(count, 0.5),
-        losses=np.full(count, 0.7),
-        in_top5=np.ones(count, dtype=bool),
-        unreadable=(),
+        samples=tuple(Sample(Path(f"{index}.jpg"), target) for index, target in enumerate(targets)),
+        top_classes=np.array(predicted)[:, None],
+        top_probabilities=np.full((len(targets), 1), 0.5),
+        losses=np.full(len(targets), 0.7),
     )
 
 

@@ -9,8 +9,9 @@ import pytest
 from PIL import Image
 
 from effvit.data.datasets import PictureData
+from effvit.data.samples import Sample
 from effvit.errors import RunError
-from effvit.train.evaluate import Evaluation
+from effvit.train.evaluation import Evaluation
 from effvit.train.figures import write_confusion, write_curves, write_worst
 from effvit.train.records import EpochRecord
 from effvit.train.report import write_evaluation
@@ -27,9 +28,9 @@ def guess(data: PictureData, num_classes: int, share_right: float, names: tuple[
     unsure = np.where(right, sure, 1 - sure)
     return Evaluation(
         class_names=names or tuple(f"class {index}" for index in range(num_classes)),
-        paths=tuple(str(sample.path) for sample in data.train),
-        targets=targets, predicted=predicted, target_probabilities=unsure, predicted_probabilities=sure,
-        losses=-np.log(unsure), in_top5=np.ones(count, dtype=bool), unreadable=("cannot read picture x.jpg: y",),
+        samples=tuple(Sample(sample.path, int(target)) for sample, target in zip(data.train, targets, strict=True)),
+        top_classes=predicted[:, None], top_probabilities=sure[:, None],
+        losses=-np.log(unsure), unreadable=("cannot read picture x.jpg: y",),
     )  # fmt: skip
 
 
@@ -48,7 +49,7 @@ def test_files_say_what_the_evaluation_says(data: PictureData, tmp_path: Path) -
     assert summary["top1"] == evaluation.top1 and summary["num_unreadable"] == 1
     with files[1].open(newline="") as file:
         rows = list(csv.DictReader(file))
-    assert [row["path"] for row in rows] == list(evaluation.paths)
+    assert [row["path"] for row in rows] == list(evaluation.names)
     assert np.mean([row["true"] == row["predicted"] for row in rows]) == pytest.approx(evaluation.top1)
 
 

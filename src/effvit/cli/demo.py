@@ -8,8 +8,9 @@ from dataclasses import replace
 from pathlib import Path
 
 from effvit.cli.classifiers import open_network
+from effvit.cli.evaluation_jobs import evaluate_run
 from effvit.cli.exporting import ExportRequest, export_network
-from effvit.cli.jobs import evaluate_run, start_training
+from effvit.cli.jobs import start_training
 from effvit.cli.options import command_line
 from effvit.cli.overview import write_overview
 from effvit.cli.render import exported_text, progress, say, scores
@@ -58,8 +59,7 @@ def run_demo(data: Path | None, *, output: Path, epochs: int | None, device: str
     )
 
     say("3/5 evaluate the best weights on the held-out pictures")
-    evaluation = evaluate_run(run)
-    say(scores(evaluation.summary()))
+    say(scores(evaluate_run(run)))
 
     say("4/5 export the BatchNorm-folded network, and verify the file on every held-out picture")
     network, info = open_network(str(run.path), None)

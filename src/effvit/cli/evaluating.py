@@ -21,7 +21,22 @@ from effvit.cli.options import (
 from effvit.errors import ConfigError, DataError, RunError
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from effvit.data.samples import Sample
     from effvit.train.runs import RunFolder
+
+_SOURCE_HELP = "Run, weights folder, Hub id, exported file, timm:NAME or torchvision:NAME."
+Source = Annotated[str, typer.Argument(help=_SOURCE_HELP, metavar="MODEL")]
+Weights = Annotated[
+    str | None, typer.Option(help="File of weights for timm:NAME, torchvision:NAME. Left out: download.")
+]
+Like = Annotated[
+    str | None,
+    typer.Option(
+        help="For an ONNX file of another tool: has the classes and preprocessing of this model.", metavar="MODEL"
+    ),
+]
 
 
 def register(app: typer.Typer) -> None:
@@ -29,7 +44,8 @@ def register(app: typer.Typer) -> None:
     app.command(
         "eval",
         cls=SpacedLists,
-        epilog="\b\nExamples:\n  effvit eval runs/efficientvit_m0-1\n  effvit eval runs/efficientvit_m0-1 photos/val",
+        epilog="\b\nExamples:\n  effvit eval runs/efficientvit_m0-1 --calibrate\n"
+        "  effvit eval timm:mobilenetv3_small_100 imagenet/val --json",
     )(evaluate)
     app.command(
         "predict",
@@ -40,46 +56,81 @@ def register(app: typer.Typer) -> None:
 
 
 def evaluate(
-    source: Annotated[str, typer.Argument(help="Run, weights folder, Hub id or exported file.", metavar="RUN")],
+    source: Source,
     data: Annotated[
-        Path | None, typer.Argument(help="Folder of class folders; left out: the run's own held-out pictures.")
+        str | None,
+        typer.Argument(help="Class folders, shards or a CSV list; left out: the run's own held-out pictures."),
     ] = None,
+    weights: Weights = None,
+    like: Like = None,
+    calibrate: Annotated[
+        bool, typer.Option("--calibrate", help="Fit a temperature and write it beside the weights.")
+    ] = False,
     image_size: ImageSize = None,
     batch_size: BatchSize = 64,
     workers: Workers = 0,
     device: Device = "auto",
+    max_unreadable: Annotated[
+        float, typer.Option(help="Share of the pictures that may be unreadable.", metavar="SHARE")
+    ] = 0.01,
     output: Output = None,
     as_json: Json = False,
 ) -> None:
-    """Evaluate on labelled pictures: accuracy, confusion matrix, the most wrong pictures."""
+    """Evaluate on labelled pictures: accuracy with intervals, by class, calibration, the most wrong pictures."""
     from effvit.cli.classifiers import open_classifier, run_of
-    from effvit.cli.jobs import evaluate_samples, write_results
+    from effvit.cli.evaluation_jobs import (
+        HELD_OUT,
+        about_evaluation,
+        evaluate_samples,
+        find_labelled,
+        write_calibration,
+        write_results,
+    )
     from effvit.cli.render import emit, evaluation_table, say
-    from effvit.data.datasets import find_samples
     from effvit.files import output_folder
 
     check_positive(batch_size=batch_size)
+    if not 0 <= max_unreadable <= 1:
+        raise ConfigError(f"--max-unreadable must be in 0..1, got {max_unreadable}")
     run = run_of(source)
     if data is None and run is None:
         raise ConfigError(f"{source} is not a run folder, so it has no pictures of its own: give DATA")
-    classifier = open_classifier(source, device, parse_size(image_size))
+    if calibrate and not Path(source).is_dir():
+        raise ConfigError(f"--calibrate writes into a run or a weights folder, and {source} is none")
+    classifier = open_classifier(source, device, parse_size(image_size), weights=weights, like=like)
     if data is None and run is not None:
-        samples, place = run.read_data().val, "eval"
+        samples, name, place = run.read_data().val, HELD_OUT, "eval"
     else:
         assert data is not None
-        samples, place = find_samples(data, classifier.class_names).samples, f"eval-{data.resolve().name}"
+        samples, name, place = find_labelled(data, classifier), data, f"eval-{Path(data).resolve().name}"
     with output_folder(output or (run.path / place if run is not None else Path(place))) as folder:
         if data is not None and run is not None:
-            _say_if_seen_in_training(run, {sample.path for sample in samples})
-        evaluation = evaluate_samples(classifier, samples, batch_size=batch_size, workers=workers)
-    write_results(folder, evaluation, source=source, data=data or "the run's held-out pictures")
-    say(f"summary.json, predictions.csv, confusion.png and worst.png are in {folder}")
-    emit(evaluation.summary(), evaluation_table, as_json)
+            _say_if_seen_in_training(run, samples)
+        evaluation = evaluate_samples(
+            classifier,
+            samples,
+            batch_size=batch_size,
+            workers=workers,
+            max_unreadable=max_unreadable,
+            keep_logits=calibrate,
+        )
+    about = about_evaluation(source, name, classifier)
+    if calibrate:
+        about["calibrated"] = write_calibration(Path(source), evaluation, classifier, name)
+    summary = write_results(folder, evaluation, about)
+    say(f"summary.json, predictions.csv, confusion.png, worst.png and more are in {folder}")
+    if run is not None and folder == run.path / "eval":
+        from effvit.train.report_page import write_report
+
+        say(f"the page for colleagues is {write_report(run)}")
+    emit(summary, evaluation_table, as_json)
 
 
 def predict(
-    source: Annotated[str, typer.Argument(help="Run, weights folder, Hub id or exported file.", metavar="RUN")],
+    source: Source,
     pictures: Annotated[list[Path], typer.Argument(help="Pictures, and folders of them.")],
+    weights: Weights = None,
+    like: Like = None,
     top_k: Annotated[int, typer.Option(help="Classes to name for each picture.")] = 5,
     image_size: ImageSize = None,
     batch_size: BatchSize = 32,
@@ -97,7 +148,7 @@ def predict(
 
     check_positive(top_k=top_k, batch_size=batch_size)
     paths = list_pictures(pictures)
-    classifier = open_classifier(source, device, parse_size(image_size))
+    classifier = open_classifier(source, device, parse_size(image_size), weights=weights, like=like)
     with progress("predict") as on_batch:
         predictions = predict_pictures(
             classifier.predict,
@@ -129,16 +180,17 @@ def predict(
     emit(rows, predictions_table, as_json)
 
 
-def _say_if_seen_in_training(run: RunFolder, paths: set[Path]) -> None:
+def _say_if_seen_in_training(run: RunFolder, samples: Iterable[Sample]) -> None:
     from effvit.cli.render import say
 
     try:
         trained_on = run.read_data().train
     except RunError:
         return  # the pictures it was trained on are gone, so these are others
-    seen = {sample.path.resolve() for sample in trained_on} & {path.resolve() for path in paths}
+    evaluated = {(sample.path.resolve(), sample.member) for sample in samples}
+    seen = {(sample.path.resolve(), sample.member) for sample in trained_on} & evaluated
     if seen:
         say(
-            f"note: {len(seen)} of {len(paths)} pictures were trained on, so this accuracy is too good;"
+            f"note: {len(seen)} of {len(evaluated)} pictures were trained on, so this accuracy is too good;"
             " leave DATA out to evaluate on the run's held-out pictures"
         )

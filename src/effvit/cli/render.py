@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -17,6 +18,12 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
+SPEAKS = os.environ.get("RANK", "0") == "0"
+"""Whether this process is the one that speaks for all that `torchrun` started."""
+
+_SLOW_LOADER_SHARE = 0.3
+"""Share of an epoch's time spent waiting for pictures from which on it is said."""
+
 
 def out() -> Console:
     """Where results go. Wide when nobody watches: a table in a file must not be folded."""
@@ -30,8 +37,9 @@ def log() -> Console:
 
 
 def say(text: str) -> None:
-    """One line about the work."""
-    log().print(escape(text))
+    """One line about the work; of several processes that train together only the first speaks."""
+    if SPEAKS:
+        log().print(escape(text))
 
 
 def emit(value: T, table: Callable[[T], Table | str], as_json: bool) -> None:
@@ -82,22 +90,37 @@ def models_markdown(rows: Sequence[dict[str, Any]]) -> str:
 def evaluation_table(summary: dict[str, Any]) -> Table:
     """Scores over all, then the classes, the least recognised first."""
     table = _table("class", "pictures", "recall %", "precision %", "F1 %")
-    hardest = sorted(summary["per_class"], key=lambda row: (row["f1"] is None, row["f1"] or 0))
+    present = [row for row in summary["per_class"] if row["num_pictures"]]
+    hardest = sorted(present, key=lambda row: row["f1"] or 0)
     shown = hardest[:10]
     for row in shown:
         percent = ("" if row[key] is None else f"{row[key]:.1%}".rstrip("%") for key in ("recall", "precision", "f1"))
         table.add_row(escape(row["name"]), str(row["num_pictures"]), *percent)
     table.title = scores(summary)
+    notes = [
+        f"macro F1 {summary['macro_f1']:.1%}{_interval(summary, 'macro_f1')}",
+        f"calibration error {summary['calibration']['ece']:.1%}{_interval(summary, 'ece')}",
+        "(in brackets: 95 % intervals)",
+    ]
     if len(hardest) > len(shown):
-        table.caption = f"the {len(shown)} hardest of {len(hardest)} classes; all are in summary.json"
+        notes.insert(0, f"the {len(shown)} hardest of {len(hardest)} classes; all are in summary.json")
+    table.caption = "\n".join(notes)
     return table
 
 
 def scores(summary: dict[str, Any]) -> str:
     """Accuracy in one line."""
-    top5 = "" if summary["top5"] is None else f", top-5 {summary['top5']:.2%}"
+    parts = [f"top-1 {summary['top1']:.2%}{_interval(summary, 'top1')}"]
+    if summary["top5"] is not None:
+        parts.append(f"top-5 {summary['top5']:.2%}{_interval(summary, 'top5')}")
     unreadable = f", {summary['num_unreadable']} unreadable" if summary["num_unreadable"] else ""
-    return f"top-1 {summary['top1']:.2%}{top5} of {summary['num_pictures']} pictures{unreadable}"
+    return f"{', '.join(parts)} of {summary['num_pictures']} pictures{unreadable}"
+
+
+def _interval(summary: dict[str, Any], score: str) -> str:
+    """The 95 % interval of a score in brackets, in percent."""
+    found = summary["intervals_95"][score]
+    return f" ({100 * found['low']:.1f}-{100 * found['high']:.1f})"
 
 
 def exported_text(values: dict[str, Any]) -> str:
@@ -188,7 +211,7 @@ class TrainingProgress:
             TextColumn("left"),
             console=self._console,
             transient=True,
-            disable=not self._console.is_terminal,
+            disable=not (SPEAKS and self._console.is_terminal),
         )
         self._task = self._bar.add_task("", total=None, epoch="1", loss="...", rate="...")
 
@@ -211,7 +234,13 @@ class TrainingProgress:
         """Print the epoch."""
         self._bar.update(self._task, rate=f"{record.pictures_per_second:.0f}")
         unreadable = f"  {record.num_unreadable} unreadable" if record.num_unreadable else ""
+        average = "" if record.val_top1_ema is None else f" ({record.val_top1_ema:6.2%} averaged)"
         self._console.print(
-            f"epoch {record.epoch:3d}  top-1 {record.val_top1:6.2%}  val loss {record.val_loss:.3f}  train loss"
-            f" {record.train_loss:.3f}  {record.pictures_per_second:5.0f} img/s  {record.seconds:5.1f} s{unreadable}"
+            f"epoch {record.epoch:3d}  top-1 {record.val_top1:6.2%}{average}  val loss {record.val_loss:.3f}"
+            f"  train loss {record.train_loss:.3f}  {record.pictures_per_second:5.0f} img/s  {record.seconds:5.1f} s{unreadable}"
         )
+        if record.waiting_share > _SLOW_LOADER_SHARE:
+            self._console.print(
+                f"  {record.waiting_share:.0%} of this epoch's time was waiting for pictures: the loader is the limit,"
+                " not the network; more --workers help as far as there are cores"
+            )

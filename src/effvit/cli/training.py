@@ -36,12 +36,17 @@ def register(app: typer.Typer) -> None:
 
 def train(
     data: Annotated[
-        Path | None, typer.Argument(help="Folder with train/CLASS/ and val/CLASS/, or with CLASS/.", metavar="DATA")
+        str | None,
+        typer.Argument(
+            help="Folder with train/CLASS/ and val/CLASS/ or with CLASS/, CSV list, tar shards, or NAME:FOLDER.",
+            metavar="DATA",
+        ),
     ] = None,
     model: Annotated[str | None, typer.Option(help="Network, see `effvit models`.", show_default="m0")] = None,
     weights: Annotated[
         str | None, typer.Option(help="Start from: imagenet, a path, or a Hub id. Left out: random.")
     ] = None,
+    recipe: Annotated[str | None, typer.Option(help="Whole set of settings, see `effvit recipes`.")] = None,
     epochs: Annotated[int | None, typer.Option(help="Passes over the pictures.", show_default="20")] = None,
     image_size: ImageSize = None,
     batch_size: Annotated[int | None, typer.Option(help="Pictures in a step.", show_default="64")] = None,
@@ -53,11 +58,20 @@ def train(
     device: Annotated[str | None, typer.Option(help=DEVICE_HELP, metavar="NAME", show_default="auto")] = None,
     output: Output = None,
     resume: Annotated[Path | None, typer.Option(help="Continue this run.", metavar="RUN")] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Print what would be done, with a time, and stop.")
+    ] = False,
     as_json: Json = False,
 ) -> None:
-    """Train a network on a folder of photos; leaves a run folder with weights, curves and mistakes."""
-    from effvit.cli.jobs import evaluate_run, resume_training, start_training
-    from effvit.cli.render import emit, say, scores
+    """Train a network on photos; leaves a run folder with weights, curves, mistakes and a report.
+
+    Several processes: torchrun --nproc-per-node N -m effvit train ...
+    """
+    from effvit.cli.evaluation_jobs import evaluate_run
+    from effvit.cli.jobs import resume_training, start_training
+    from effvit.cli.plans import plan_training
+    from effvit.cli.render import SPEAKS, emit, say, scores
+    from effvit.train.distributed import joined
 
     size = parse_size(image_size)
     flags = {
@@ -69,20 +83,34 @@ def train(
         "num_workers": workers,
         "device": device,
     }
+    assignments = _assignments(flags, settings or [])
     if resume is not None:
         elsewhere = {key: value for key, value in flags.items() if key not in ("num_workers", "device")}
-        _refuse_with_resume({"DATA": data, "--weights": weights, "--output": output, "--set": settings, **elsewhere})
-        run = resume_training(resume, device=device or "auto", workers=workers)
+        others = {"--recipe": recipe, "--weights": weights, "--output": output, "--set": settings}
+        _refuse_with_resume({"DATA": data, "--dry-run": dry_run or None, **others, **elsewhere})
+    elif dry_run:
+        from effvit.cli.dry_run import show_dry_run
+
+        plan = plan_training(data, assignments, weights=weights, recipe=recipe)
+        show_dry_run(plan.config, plan.data, plan.network, output=output, as_json=as_json)
+        return
     elif data is None:
         raise ConfigError("train needs DATA, a folder of photos, or --resume RUN")
-    else:
-        assignments = _assignments(flags, settings or [])
-        run = start_training(data, assignments, weights=weights, output=output, command=command_line())
-    evaluation = evaluate_run(run)
-    say(f"everything is in {run.path}: best weights in weights/, curves.png, eval/confusion.png, eval/worst.png")
+    with joined(device or "auto"):
+        if resume is not None:
+            run = resume_training(resume, device=device or "auto", workers=workers)
+        else:
+            assert data is not None
+            run = start_training(
+                data, assignments, weights=weights, output=output, command=command_line(), recipe=recipe
+            )
+    if not SPEAKS:
+        return
+    summary = evaluate_run(run)
+    say(f"everything is in {run.path}: best weights in weights/, report.html, curves.png, eval/worst.png")
     place = shlex.quote(str(run.path))
     say(f"next: effvit predict {place} PICTURE, or effvit export {place} --format onnx")
-    emit({"run": str(run.path), **evaluation.summary()}, scores, as_json)
+    emit({"run": str(run.path), **summary}, scores, as_json)
 
 
 def _assignments(flags: dict[str, Any], settings: list[str]) -> list[str]:

@@ -1,26 +1,29 @@
 """Batches of pictures whose content depends on (seed, epoch, picture) alone.
 
-Neither the number of workers nor what was drawn before changes a batch, so that a run that is
-continued at an epoch sees exactly what the uninterrupted run saw.
+Neither the number of workers, nor the number of processes, nor what was drawn before changes a batch, so
+that a run that is continued at a step sees exactly what the uninterrupted run saw. docs/loading.md has more.
 """
 
 from __future__ import annotations
 
+import signal
+import time
+import warnings
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import NamedTuple
 
-import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, Sampler
+from torch.utils.data import DataLoader, Dataset
 
-from effvit.data.pictures import read_picture
+from effvit.data.decoding import open_for_training
+from effvit.data.order import EpochOrder, EvenBatches, Order, View
+from effvit.data.pictures import read_sample
+from effvit.data.randomness import derive_seed, generators_restored, seed_generators
 from effvit.data.samples import Sample
-from effvit.data.transforms import Transform
-from effvit.errors import ConfigError, DataError
-
-MAX_UNREADABLE_SHARE = 0.01
-"""Share of the pictures that may be unreadable before a pass over them is given up."""
+from effvit.data.transforms import TrainTransform, Transform
+from effvit.errors import ConfigError, DataError, RunError, first_line
 
 _MAX_REASONS_IN_MESSAGE = 3
 
@@ -38,7 +41,7 @@ class Batch(NamedTuple):
     """What a loader gives: the pictures that could be read, and word of those that could not."""
 
     images: Tensor
-    """uint8, (B, 3, H, W); shape (0,) if none could be read."""
+    """uint8, (B, 3, H, W); shape (0,) if there are none."""
     targets: Tensor
     """Class indices, int64, (B,)."""
     indices: Tensor
@@ -50,19 +53,24 @@ class PictureLoader:
     """Passes over labelled pictures, in batches whose sizes differ by one at most.
 
     Even batches leave out no picture and have no tiny remainder, which would disturb batch
-    normalisation: 65 pictures at batch size 64 come as 33 and 32.
+    normalisation: 65 pictures at batch size 64 come as 33 and 32. Several processes each get a stretch of every
+    batch, see `EvenBatches`; a stretch may be empty where a batch has fewer pictures than there are processes.
 
     Args:
         samples: The pictures.
-        transform: Picture -> uint8 tensor (3, H, W); its randomness must come from torch's CPU generator.
-        batch_size: Most pictures in a batch, at least 1.
-        shuffle: Whether the order is drawn anew each epoch, from (seed, epoch).
+        transform: Picture -> uint8 tensor (3, H, W); it may draw from the global generators of Python, NumPy and
+            torch, which are seeded for each look at a picture.
+        batch_size: Most pictures in a batch, of all processes together, at least 1.
+        order: In which order an epoch goes through the pictures.
+        repeats: Looks at a picture in an epoch, at least 1; above 1 (repeated augmentation) with SHUFFLE alone.
         seed: Seed of order and augmentation.
         num_workers: Processes that decode; 0 decodes in this one.
         pin_memory: Whether batches are put where a GPU copies from fastest.
+        rank: Which of the processes that train together this is, from 0.
+        num_processes: How many they are.
 
     Raises:
-        ConfigError: If batch_size or num_workers is out of range.
+        ConfigError: If a number is out of range.
         DataError: If there are no samples.
     """
 
@@ -72,10 +80,13 @@ class PictureLoader:
         transform: Transform,
         *,
         batch_size: int,
-        shuffle: bool = False,
+        order: Order = Order.IN_ORDER,
+        repeats: int = 1,
         seed: int = 0,
         num_workers: int = 0,
         pin_memory: bool = False,
+        rank: int = 0,
+        num_processes: int = 1,
     ) -> None:
         if batch_size < 1 or num_workers < 0:
             raise ConfigError(
@@ -84,32 +95,89 @@ class PictureLoader:
         if not samples:
             raise DataError("no pictures to load: the list of samples is empty")
         self.samples = samples
-        self._batches = _EvenBatches(len(samples), batch_size, shuffle=shuffle, seed=seed)
-        self._loader: DataLoader[_Item] = DataLoader(
-            _Pictures(samples, transform, seed),
-            batch_sampler=self._batches,
-            num_workers=num_workers,
-            collate_fn=_collate,
-            pin_memory=pin_memory,
-            persistent_workers=num_workers > 0,
-            generator=torch.Generator(),  # its own, so that a pass draws nothing from the global one
-        )
+        self.seconds_waited = 0.0
+        """Time in which the consumer of the last pass stood still for want of a batch, its first one included.
+
+        With workers they decode ahead, and this is what they were too slow by; without, it is all the loading."""
+        targets = [sample.target for sample in samples]
+        views = EpochOrder(targets=targets, order=order, repeats=repeats, seed=seed)
+        self._batches = EvenBatches(views, batch_size, rank=rank, num_processes=num_processes)
+        with warnings.catch_warnings():
+            # More workers than cores are what somebody asked for, and right where the disk is slow.
+            warnings.filterwarnings("ignore", message="This DataLoader will create")
+            self._loader: DataLoader[_Item] = DataLoader(
+                _Pictures(samples, transform, seed),
+                batch_sampler=self._batches,
+                num_workers=num_workers,
+                collate_fn=_collate,
+                pin_memory=pin_memory,
+                persistent_workers=num_workers > 0,
+                worker_init_fn=_leave_interrupts_to_the_main_process,
+                generator=torch.Generator(),  # its own, so that a pass draws nothing from the global one
+            )
 
     def __len__(self) -> int:
-        """Number of batches in a pass."""
+        """Number of batches in a whole pass, the same in every process."""
         return len(self._batches)
 
-    def batches(self, epoch: int = 0) -> Iterator[Batch]:
-        """One pass over all pictures; a pass must be finished or dropped before the next begins."""
-        self._batches.epoch = epoch
-        yield from self._loader
+    def batches(self, epoch: int = 0, start: int = 0) -> Iterator[Batch]:
+        """One pass over all pictures; a pass must be finished or dropped before the next begins.
+
+        Args:
+            epoch: Which of the passes, from 0.
+            start: How many batches to leave out at the beginning; nothing of them is decoded, and those that
+                follow are what they are in the whole pass.
+
+        Raises:
+            RunError: If a worker was killed, most often by a machine that is short of memory.
+        """
+        self._batches.epoch, self._batches.start = epoch, start
+        self.seconds_waited = 0.0
+        asked = time.perf_counter()
+        with dead_workers_in_one_line():
+            iterator = iter(self._loader)
+        while True:
+            with dead_workers_in_one_line():
+                batch = next(iterator, None)
+            self.seconds_waited += time.perf_counter() - asked
+            if batch is None:
+                return
+            yield batch
+            asked = time.perf_counter()
+
+
+@contextmanager
+def dead_workers_in_one_line() -> Iterator[None]:
+    """Turn torch's error about a killed worker into one line that says what to do.
+
+    A loader's pass does so by itself while it waits for a batch. But torch raises the error wherever the main
+    process happens to be when the worker dies, so a loop over batches wants to be inside this block as well.
+
+    Raises:
+        RunError: If a worker of a loader was killed.
+    """
+    try:
+        yield
+    except RuntimeError as error:
+        if not str(error).startswith("DataLoader worker (pid"):
+            raise
+        raise RunError(
+            f"a process that decodes pictures was killed ({first_line(error)}): the machine may be short of memory; "
+            f"try fewer of them (--set num_workers=...)"
+        ) from error
 
 
 class UnreadableCount:
-    """Collects the unreadable pictures of one pass; more than one and more than 1 % end it."""
+    """Collects the unreadable pictures of one pass; more than one and more than a share of all end it.
 
-    def __init__(self, num_pictures: int) -> None:
+    Args:
+        num_pictures: Pictures of the pass.
+        max_share: Share of them that may be unreadable, 0..1. A single one may always be.
+    """
+
+    def __init__(self, num_pictures: int, max_share: float = 0.01) -> None:
         self.num_pictures = num_pictures
+        self.max_share = max_share
         self.reasons: list[str] = []
 
     def add(self, unreadable: Iterable[Unreadable]) -> None:
@@ -120,22 +188,12 @@ class UnreadableCount:
         """
         self.reasons.extend(picture.reason for picture in unreadable)
         count = len(self.reasons)
-        if count > max(1, MAX_UNREADABLE_SHARE * self.num_pictures):
+        if count > max(1, self.max_share * self.num_pictures):
             first = "; ".join(self.reasons[:_MAX_REASONS_IN_MESSAGE])
             raise DataError(
-                f"at least {count} of {self.num_pictures} pictures cannot be read "
-                f"(allowed: 1 picture or {MAX_UNREADABLE_SHARE:.0%}): {first}"
+                f"at least {count} of {self.num_pictures} pictures cannot be read (allowed: 1 picture or "
+                f"{self.max_share:.2%}; more with --set max_unreadable=SHARE): {first}"
             )
-
-
-def derive_seed(purpose: str, *numbers: int) -> int:
-    """Mix a purpose and whole numbers, such as (seed, epoch, index), into one seed of 64 bits.
-
-    Neighbouring numbers and other purposes give unrelated seeds, so that nothing random in a run
-    repeats anything else.
-    """
-    entropy = [*purpose.encode(), *numbers]
-    return int(np.random.SeedSequence(entropy).generate_state(1, np.uint64)[0])
 
 
 class _Item(NamedTuple):
@@ -146,47 +204,35 @@ class _Item(NamedTuple):
 
 
 class _Pictures(Dataset[_Item]):
-    """Reads picture `index` with the augmentation of `epoch`."""
+    """Reads a picture with the augmentation of a view."""
 
     def __init__(self, samples: Sequence[Sample], transform: Transform, seed: int) -> None:
         self.samples = samples
         self.transform = transform
         self.seed = seed
 
-    def __getitem__(self, epoch_and_index: tuple[int, int]) -> _Item:
-        epoch, index = epoch_and_index
-        path, target = self.samples[index][:2]
+    def __getitems__(self, views: list[View]) -> list[_Item]:
+        """A batch, for which the global generators are put aside once."""
+        with generators_restored():
+            return [self[view] for view in views]
+
+    def __getitem__(self, view: View) -> _Item:
+        sample = self.samples[view.position]
+        seed_generators(derive_seed("picture", self.seed, *view))
         try:
-            picture = read_picture(path)
+            return _Item(view.position, self._transformed(sample), sample.target, "")
         except DataError as error:
-            return _Item(index, None, target, str(error))
-        with torch.random.fork_rng(devices=[]):
-            # The CPU generator only: torch.manual_seed would reset those of the GPUs as well.
-            torch.default_generator.manual_seed(derive_seed("picture", self.seed, epoch, index))
-            return _Item(index, self.transform(picture), target, "")
+            return _Item(view.position, None, sample.target, str(error))
+
+    def _transformed(self, sample: Sample) -> Tensor:
+        if isinstance(self.transform, TrainTransform):
+            return self.transform(open_for_training(sample))
+        return self.transform(read_sample(sample))
 
 
-class _EvenBatches(Sampler[list[tuple[int, int]]]):
-    """Lists of (epoch, index): the epoch travels with the index, so long-lived workers know it."""
-
-    def __init__(self, num_samples: int, batch_size: int, *, shuffle: bool, seed: int) -> None:
-        self.num_samples = num_samples
-        self.num_batches = -(-num_samples // batch_size)
-        self.shuffle = shuffle
-        self.seed = seed
-        self.epoch = 0
-
-    def __len__(self) -> int:
-        return self.num_batches
-
-    def __iter__(self) -> Iterator[list[tuple[int, int]]]:
-        if self.shuffle:
-            generator = torch.Generator().manual_seed(derive_seed("order", self.seed, self.epoch))
-            order = torch.randperm(self.num_samples, generator=generator)
-        else:
-            order = torch.arange(self.num_samples)
-        for batch in order.tensor_split(self.num_batches):
-            yield [(self.epoch, index) for index in batch.tolist()]
+def _leave_interrupts_to_the_main_process(worker: int) -> None:
+    """Ctrl-C reaches every process of a terminal; the main one ends its workers, without a traceback from each."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 def _collate(items: list[_Item]) -> Batch:

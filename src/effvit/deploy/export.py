@@ -206,6 +206,7 @@ def _metadata(model: nn.Module, job: Job) -> FileMetadata:
         config=config,
         class_names=job.info.class_names,
         preprocessing=job.preprocessing,
+        temperature=job.info.temperature if job.info.temperature != 1 else None,
         provenance=dict(job.info.provenance),
         version=effvit.__version__,
         file_format=job.name,

@@ -27,6 +27,9 @@ class FileMetadata:
     """Name of each logit."""
     preprocessing: Preprocessing | None = None
     """What must happen to a picture first."""
+    temperature: float | None = None
+    """What its logits must be divided by before they become probabilities; None where they are not. The file gives
+    them as the network does, so that the two can be compared."""
     provenance: dict[str, Any] = field(default_factory=dict)
     """Where the weights come from."""
     version: str | None = None

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -41,8 +41,12 @@ class WeightsInfo:
     """What the network expects of a picture."""
     provenance: dict[str, Any] = field(default_factory=dict)
     """Where the weights came from: file or repository, SHA-256, training run; plain JSON values."""
+    temperature: float = 1.0
+    """What logits are divided by before they become probabilities, see `effvit eval --calibrate`."""
 
     def __post_init__(self) -> None:
+        if not isinstance(self.temperature, int | float) or not 0 < self.temperature < math.inf:
+            raise WeightsError(f"temperature must be a finite number above 0, got {self.temperature!r}")
         names = self.class_names
         if names is None:
             return
@@ -130,6 +134,7 @@ def read_weights(path: Path | str) -> WeightsFile:
             class_names=None if values["class_names"] is None else tuple(values["class_names"]),
             preprocessing=Preprocessing.from_dict(values["preprocessing"]),
             provenance=values["provenance"],
+            temperature=values.get("temperature", 1.0),
         )
         config = EfficientViTConfig.from_dict(values["network"])
     except (KeyError, TypeError, AttributeError, ConfigError) as error:
@@ -213,6 +218,7 @@ def save(folder: Path | str, model: EfficientViT, info: WeightsInfo | None = Non
         "class_names": info.class_names,
         "preprocessing": info.preprocessing.to_dict(),
         "provenance": info.provenance,
+        "temperature": info.temperature,
         "network": model.config.to_dict(),
     }
     try:
@@ -223,6 +229,23 @@ def save(folder: Path | str, model: EfficientViT, info: WeightsInfo | None = Non
     write_tensors(folder / WEIGHTS_FILE, model.state_dict())
     write_json(folder / CONFIG_FILE, values)
     return folder
+
+
+def write_temperature(path: Path | str, temperature: float, origin: dict[str, Any]) -> Path:
+    """Write a temperature and how it was found into a weights or run folder; returns the changed `config.json`.
+
+    Raises:
+        WeightsError: If it is no folder of ours, or the temperature is not allowed.
+        RunError: If the file cannot be written.
+    """
+    weights = read_weights(path)
+    if weights.config is None:
+        raise WeightsError(f"{path} is no weights folder or run, which a temperature could be written into")
+    info = replace(weights.info, temperature=temperature)
+    description = weights.path.with_name(CONFIG_FILE)
+    values = {**read_json(description), "temperature": info.temperature}
+    write_json(description, {**values, "provenance": {**info.provenance, "calibration": origin}})
+    return description
 
 
 def foreign_state_dict(model: EfficientViT, style: Style) -> dict[str, Tensor]:

@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import replace
 from typing import Any
 
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
 
 from effvit.errors import ConfigError
 from effvit.model.attention import WindowAttention
 from effvit.model.config import MIN_IMAGE_SIZE, PATCH_SIZE, BlockConfig, EfficientViTConfig, StageConfig
 from effvit.model.groups import parameter_groups
 from effvit.model.layers import ACTIVATIONS, ConvNorm, FeedForwardUnit, NormLinear, PatchMerging, Residual
+from effvit.model.recomputing import checkpointed
 from effvit.model.resizing import resize_bias_table, with_windows
 
 
@@ -154,7 +152,7 @@ class EfficientViT(nn.Module):
         x = self.stem(x)
         for stage in self.stages:
             for layer in stage.children():
-                x = _checkpointed(layer, x) if self.grad_checkpointing and self.training else layer(x)
+                x = checkpointed(layer, x) if self.grad_checkpointing and self.training else layer(x)
             maps.append(x)
         return maps
 
@@ -228,6 +226,10 @@ class EfficientViT(nn.Module):
             parameter.requires_grad_(original.requires_grad)
         return network
 
+    def get_classifier(self) -> nn.Module | tuple[nn.Module, nn.Module]:
+        """The head, or both heads of a distilled network, by timm's name for it."""
+        return self.head if self.head_distilled is None else (self.head, self.head_distilled)
+
     def set_grad_checkpointing(self, enable: bool = True) -> None:
         """Keep only the input of each block in training and compute the rest again for the gradient.
 
@@ -272,27 +274,3 @@ class EfficientViT(nn.Module):
         """Regular expressions of the depth groups, for timm's optimiser factory."""
         blocks: Any = r"^stages\.(\d+)" if coarse else r"^stages\.(\d+)\.(\d+)"
         return {"stem": r"^stem", "blocks": blocks}
-
-
-def _checkpointed(layer: nn.Module, x: Tensor) -> Tensor:
-    """Run a layer without keeping its activations; the second run must not count in BatchNorm's statistics."""
-
-    def contexts() -> tuple[AbstractContextManager[None], AbstractContextManager[None]]:
-        return nullcontext(), _frozen_statistics(layer)
-
-    return checkpoint(layer, x, use_reentrant=False, context_fn=contexts)  # type: ignore[no-any-return]
-
-
-@contextmanager
-def _frozen_statistics(module: nn.Module) -> Iterator[None]:
-    """BatchNorm goes on using the batch's statistics and stops recording them."""
-    norms = [m for m in module.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
-    before = [(norm.momentum, norm.num_batches_tracked) for norm in norms]
-    try:
-        for norm in norms:
-            norm.momentum = 0.0
-            norm.num_batches_tracked = None
-        yield
-    finally:
-        for norm, (momentum, count) in zip(norms, before, strict=True):
-            norm.momentum, norm.num_batches_tracked = momentum, count

@@ -8,10 +8,11 @@ import warnings
 from pathlib import Path
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from effvit.errors import WeightsError, first_line
+from effvit.errors import RunError, WeightsError, first_line
 from effvit.files import atomic_path
 
 WEIGHTS_FILE = "model.safetensors"
@@ -53,9 +54,16 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
 
 
 def write_tensors(path: Path, state: dict[str, Tensor]) -> None:
-    """Write a safetensors file, or for any other ending a torch checkpoint `{"model": ...}`; atomically."""
+    """Write a safetensors file, or for any other ending a torch checkpoint `{"model": ...}`; atomically.
+
+    Raises:
+        RunError: If the place cannot be written, or is full.
+    """
     with atomic_path(path) as temporary:
         if path.suffix != ".safetensors":
             torch.save({"model": state}, temporary)
             return
-        save_file({name: value.contiguous() for name, value in state.items()}, temporary, metadata={"format": "pt"})
+        try:
+            save_file({name: value.contiguous() for name, value in state.items()}, temporary, metadata={"format": "pt"})
+        except SafetensorError as error:  # a full disk is one, and no OSError
+            raise RunError(f"cannot write {path}: {first_line(error)}") from error

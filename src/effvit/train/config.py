@@ -63,6 +63,9 @@ class TrainConfig:
     """Probability mass taken from the true class and spread over all, 0 up to below 1."""
     clip_grad: float = 0.02
     """Adaptive clipping: largest norm of a unit's gradient as a share of its weights' norm; 0 turns it off."""
+    window: int = 0
+    """Side of the attention windows, in tokens; 0 keeps the network's (7 for M0..M5). Larger pictures may want
+    others, see the recipe high_resolution."""
     drop_path: float = 0.0
     """Probability of skipping a residual branch of the network, 0 up to below 1."""
     class_weights: str = "none"
@@ -190,6 +193,7 @@ _LIMITS: tuple[Limit, ...] = (
     ("weight_decay", "at least 0", lambda value: value >= 0),
     ("label_smoothing", "at least 0 and below 1", lambda value: 0 <= value < 1),
     ("clip_grad", "at least 0", lambda value: value >= 0),
+    ("window", "in 0..1024", lambda value: 0 <= value <= 1024),
     ("drop_path", "at least 0 and below 1", lambda value: 0 <= value < 1),
     ("class_weights", *_one_of(CLASS_WEIGHTS)),
     ("sampler", *_one_of(SAMPLERS)),

@@ -1,41 +1,38 @@
 """The training loop, to be read from top to bottom.
 
-Everything random in an epoch is seeded from (config.seed, epoch), so the state between two epochs
-is the weights, the optimiser's moments and the list of epochs so far: continued from there, a run
-gives, on the same machine, bit for bit the weights of one that was never interrupted.
+Everything random in a step is seeded from (config.seed, epoch, step, process), so a run continued from
+its last checkpoint gives, on the same machine, bit for bit the weights of one that was never interrupted.
 """
 
 from __future__ import annotations
 
-import dataclasses
-import math
 import time
-from collections.abc import Callable, Sequence
-from pathlib import Path
-from typing import Any, NamedTuple
+from collections.abc import Callable
+from contextlib import suppress
 
+import numpy as np
 import torch
-import torch.nn.functional as F
-from timm.utils.agc import adaptive_clip_grad
-from torch import Tensor, nn
+from torch import nn
 
 from effvit.data.datasets import PictureData
-from effvit.data.loaders import PictureLoader, UnreadableCount, derive_seed
-from effvit.data.samples import Sample
-from effvit.data.transforms import Transform, eval_transform, normalize, train_transform
+from effvit.data.loaders import PictureLoader, UnreadableCount
+from effvit.data.randomness import derive_seed
 from effvit.device import find_device
-from effvit.errors import ConfigError, RunError
-from effvit.model.checkpoints import WeightsInfo, save
-from effvit.model.network import EfficientViT
+from effvit.errors import ConfigError, DataError, EffvitError
+from effvit.train.batches import Preparation, training_loader, validation_loader
+from effvit.train.checkpoint import Position, RunState, load_state, save_state
 from effvit.train.config import TrainConfig
-from effvit.train.evaluate import evaluate, network_predictor
+from effvit.train.distributed import is_main, local_device, num_processes, rank, share_buffers, sum_over_processes
+from effvit.train.evaluate import Evaluation, evaluate_all, network_predictor
 from effvit.train.figures import write_curves
-from effvit.train.optimizer import learning_rate_at, make_optimizer
-from effvit.train.records import EpochRecord, StepReport, best_epoch
+from effvit.train.learner import Learner
+from effvit.train.losses import make_criterion
+from effvit.train.optimizer import learning_rate_at
+from effvit.train.outcome import SaveWeights, efficientvit_saver, keep_epoch
+from effvit.train.records import EpochRecord, StepReport, stops_early
+from effvit.train.running_loss import RunningLoss
 from effvit.train.runs import RunFolder
-
-_FREE_ON_RESUME = ("device", "num_workers")
-"""Settings that say where and how fast, not what is computed."""
+from effvit.train.teachers import Teacher, open_teacher
 
 _SECONDS_WORTH_A_DRAWING = 10
 """Epochs that take longer each redraw the curves, which takes a third of a second; others wait for the end."""
@@ -50,16 +47,17 @@ def fit(
     on_step: Callable[[StepReport], None] | None = None,
     on_epoch: Callable[[EpochRecord], None] | None = None,
     resume: bool = False,
-    save_weights: Callable[[Path, nn.Module, EpochRecord], object] | None = None,
+    save_weights: SaveWeights | None = None,
 ) -> list[EpochRecord]:
-    """Train a classifier and keep the weights of the epoch with the best validation top-1.
+    """Train a classifier and keep the weights that were best in validation, and the last.
 
-    An interruption (Ctrl-C, a kill, a loss that is not finite) leaves the run folder in the state
-    of the last finished epoch, from which `resume=True` goes on exactly.
+    An interruption (Ctrl-C, a kill, a full disk, a loss that is not finite) leaves the run folder with a
+    checkpoint at most `config.checkpoint_minutes` old, from which `resume=True` goes on exactly. Under
+    `torchrun`, inside `distributed.joined`, every process calls this; the main one writes.
 
     Args:
         model: Any classifier of (B, 3, H, W) -> (B, num_classes); trained in place. In train mode it may give a
-            pair of outputs (two heads), whose losses are averaged.
+            pair of outputs (two heads).
         data: The pictures.
         config: How to train.
         run: Where to write, made by `RunFolder.create` or found by `RunFolder.open`.
@@ -72,225 +70,185 @@ def fit(
         One record an epoch, those before a resumption included.
 
     Raises:
-        ConfigError: If the device is not there, or a resumed run was started with another configuration.
+        ConfigError: If the device is not there, the batch is too small for the processes, or a resumed run
+            was started with another configuration.
         DataError: If too many pictures cannot be read.
         RunError: If the loss is not finite, or the run folder cannot be written or continued.
+        WeightsError: If the teacher cannot be had.
     """
-    device = find_device(config.device)
-    model.to(device)
-    optimizer = make_optimizer(model, config)
-    train_loader = _loader(data.train, train_transform(config.preprocessing, config.augmentation), config, shuffle=True)
-    val_loader = _loader(data.val, eval_transform(config.preprocessing), config, shuffle=False)
-    keep = save_weights or _efficientvit_saver(data, config, run)
+    _check_batch(config)
+    device = find_device(local_device(config.device))
+    num_classes = len(data.class_names)
+    teacher = _teacher(data, config, device) if config.distillation.teacher else None
+    class_counts = np.bincount([sample.target for sample in data.train], minlength=num_classes).tolist()
+    criterion = make_criterion(config, class_counts, teacher)
+    learner = Learner(model.to(device), config, criterion, device)
+    train_loader, val_loader = training_loader(data, config), validation_loader(data, config)
+    keep = save_weights or efficientvit_saver(model, data, config, run)
 
-    if resume:
-        history = _restore(run, model, optimizer, config)
-        run.update_record(status="running", ended=None)
-    else:
-        history = []
-
+    state = load_state(run, learner) if resume else RunState()
     try:
-        if not resume:
-            _save_state(run, model, optimizer, config, history)  # the initial weights: a run killed early can go on
-        for epoch in range(len(history), config.epochs):
-            started = time.perf_counter()
-            torch.manual_seed(derive_seed("steps", config.seed, epoch))  # drop path and dropout
-            trained = train_one_epoch(
-                model, train_loader, optimizer, config, epoch=epoch, device=device, on_step=on_step
-            )
-            trained_at = time.perf_counter()
-            validated = evaluate(
-                network_predictor(model),
-                val_loader,
-                class_names=data.class_names,
-                preprocessing=config.preprocessing,
-                device=device,
-                on_batch=_validation_reporter(on_step, epoch, config),
-            )
-            record = EpochRecord(
-                epoch=epoch + 1,
-                learning_rate=trained.learning_rate,
-                train_loss=trained.loss,
-                val_loss=validated.loss,
-                val_top1=validated.top1,
-                num_unreadable=trained.num_unreadable + len(validated.unreadable),
-                pictures_per_second=trained.num_pictures / (trained_at - started),
-                seconds=time.perf_counter() - started,
-            )
-            history.append(record)
-            if best_epoch(history) is record:
-                keep(run.weights, model, record)
-            run.write_metrics(dataclasses.asdict(entry) for entry in history)
-            _save_state(run, model, optimizer, config, history)
-            if record.seconds > _SECONDS_WORTH_A_DRAWING:
-                write_curves(run.path / "curves.png", history)
-            if on_epoch is not None:
-                on_epoch(record)
-    except KeyboardInterrupt:
-        _close(run, history, "interrupted")
+        if is_main():
+            run.update_record(status="running", ended=None)
+            if not resume:
+                save_state(run, learner, state)  # the initial weights: a run killed early can go on
+        while len(state.history) < config.epochs and not stops_early(state.history, config.patience):
+            train_one_epoch(learner, train_loader, state, run, num_classes=num_classes, on_step=on_step)
+            started = time.monotonic()
+            validated = _validate(learner, val_loader, data, len(state.history), on_step)
+            state.history.append(_record(learner, state, validated, time.monotonic() - started))
+            state.position = Position()
+            if is_main():
+                keep_epoch(run, learner, state.history, keep)
+                save_state(run, learner, state)
+                if state.history[-1].seconds > _SECONDS_WORTH_A_DRAWING:
+                    write_curves(run.path / "curves.png", state.history)
+                if on_epoch is not None:
+                    on_epoch(state.history[-1])
+    except BaseException as error:
+        with suppress(EffvitError):  # the disk may be what failed; the first error is the one to tell
+            _close(run, state.history, "interrupted" if isinstance(error, KeyboardInterrupt) else "failed")
         raise
-    except Exception:
-        _close(run, history, "failed")
-        raise
-    _close(run, history, "finished")
-    return history
-
-
-class TrainedEpoch(NamedTuple):
-    """What one pass of training steps came to."""
-
-    loss: float
-    """Mean over the pictures."""
-    learning_rate: float
-    """Of the last step."""
-    num_pictures: int
-    num_unreadable: int
+    _close(run, state.history, "finished")
+    return state.history
 
 
 def train_one_epoch(
-    model: nn.Module,
+    learner: Learner,
     loader: PictureLoader,
-    optimizer: torch.optim.Optimizer,
-    config: TrainConfig,
+    state: RunState,
+    run: RunFolder,
     *,
-    epoch: int,
-    device: torch.device,
+    num_classes: int,
     on_step: Callable[[StepReport], None] | None = None,
-) -> TrainedEpoch:
-    """One pass over the training pictures.
+) -> None:
+    """One pass over the training pictures, from where `state` stands; writes a checkpoint from time to time.
 
     Args:
-        model: The network, on `device`; put in train mode.
+        learner: The network and what trains it.
         loader: The training pictures.
-        optimizer: From `make_optimizer`.
-        config: Schedule, label smoothing, clipping.
-        epoch: From 0.
-        device: Where to compute.
+        state: Where the run stands; its position is moved on, and adds up all processes in the end.
+        run: Where checkpoints go.
+        num_classes: Classes of the targets.
         on_step: Called after every step.
 
     Raises:
         DataError: If too many pictures cannot be read.
-        RunError: If the loss is not finite; names epoch and step.
+        RunError: If the loss is not finite; names epoch, step and pictures.
     """
-    model.train()
-    unreadable = UnreadableCount(len(loader.samples))
-    loss_sum, num_pictures, learning_rate = 0.0, 0, 0.0
-    for step, batch in enumerate(loader.batches(epoch)):
+    config, epoch, position = learner.config, len(state.history), state.position
+    learner.begin_epoch(epoch)
+    prepare = Preparation(config, num_classes, learner.device)
+    unreadable = UnreadableCount(-(-len(loader.samples) // num_processes()), config.max_unreadable)
+    running = RunningLoss(learner.device, f"epoch {epoch + 1}")
+    saved_at = resumed_at = time.monotonic()
+    waited_before = position.seconds_waited
+    for step, batch in enumerate(loader.batches(epoch, start=position.step), start=position.step):
         unreadable.add(batch.unreadable)
-        if len(batch.targets) < 2:  # batch statistics need two pictures; one left over waits for the next epoch
-            continue
-        learning_rate = learning_rate_at(epoch * len(loader) + step, config.epochs * len(loader), config)
-        for group in optimizer.param_groups:
-            group["lr"] = group["initial_lr"] * (learning_rate / config.learning_rate)
-
-        images = normalize(batch.images.to(device, non_blocking=True), config.preprocessing)
-        targets = batch.targets.to(device, non_blocking=True)
-        loss = _loss(model(images), targets, config.label_smoothing)
-        loss_value = loss.item()
-        if not math.isfinite(loss_value):
-            raise RunError(
-                f"the loss is {loss_value} at epoch {epoch + 1}, step {step + 1} of {len(loader)}; the run folder "
-                f"holds epoch {epoch}. Try a learning rate below {config.learning_rate:g}"
-            )
-        optimizer.zero_grad()
-        loss.backward()  # type: ignore[no-untyped-call]
-        if config.clip_grad > 0:
-            adaptive_clip_grad(model.parameters(), clip_factor=config.clip_grad)  # type: ignore[no-untyped-call]
-        optimizer.step()
-
-        loss_sum += loss_value * len(targets)
-        num_pictures += len(targets)
+        position.num_unreadable += len(batch.unreadable)
+        is_late = is_main() and time.monotonic() - saved_at > 60 * config.checkpoint_minutes
+        num_pictures, is_short, checkpoint_is_due = _agree(len(batch.targets), config, is_late)
+        if not is_short:  # batch statistics need two pictures; one left over waits for the next epoch
+            torch.manual_seed(derive_seed("steps", config.seed, epoch, step, rank()))  # drop path and dropout
+            number = epoch * len(loader) + step
+            rate = learning_rate_at(number, config.epochs * len(loader), config, steps_per_epoch=len(loader))
+            micro_batches = prepare(batch, derive_seed("batch", config.seed, epoch, step, rank()))
+            loss_sum = learner.step(micro_batches, num_pictures=num_pictures, learning_rate=rate, number=number)
+            names = [loader.samples[index].name for index in batch.indices[:3].tolist()]
+            position.loss_sum += running.add(loss_sum, len(batch.targets), step=step + 1, pictures=names)
+            position.num_pictures += len(batch.targets)
+        position.step = step + 1
         if on_step is not None:
-            on_step(StepReport("train", epoch + 1, config.epochs, step + 1, len(loader), loss_value))
-    return TrainedEpoch(loss_sum / max(num_pictures, 1), learning_rate, num_pictures, len(unreadable.reasons))
+            on_step(StepReport("train", epoch + 1, config.epochs, step + 1, len(loader), running.last))
+        if checkpoint_is_due:
+            position.loss_sum += running.read()
+            now = time.monotonic()
+            position.seconds += now - resumed_at
+            position.seconds_waited = waited_before + loader.seconds_waited
+            position.add_up(everywhere=False)
+            if is_main():
+                save_state(run, learner, state)
+            saved_at = resumed_at = now
+    position.loss_sum += running.read()
+    position.seconds += time.monotonic() - resumed_at
+    position.seconds_waited = waited_before + loader.seconds_waited
+    position.add_up(everywhere=True)
+    if position.num_pictures == 0:
+        raise DataError(f"nothing was trained in epoch {epoch + 1}: no step had 2 readable pictures for each process")
 
 
-def _loss(output: Tensor | tuple[Tensor, ...], targets: Tensor, label_smoothing: float) -> Tensor:
-    heads = output if isinstance(output, tuple) else (output,)
-    losses = [F.cross_entropy(logits, targets, label_smoothing=label_smoothing) for logits in heads]
-    return torch.stack(losses).mean()
+def _agree(num_pictures: int, config: TrainConfig, is_late: bool) -> tuple[int, bool, bool]:
+    """What all processes must know of a step: its pictures, whether one has too few, whether to save."""
+    fewest = 1 if config.freeze_norm else 2
+    values = torch.tensor([num_pictures, num_pictures < fewest, is_late])
+    total, num_short, num_late = sum_over_processes(values).tolist()
+    return total, num_short > 0, num_late > 0
 
 
-def _loader(samples: Sequence[Sample], transform: Transform, config: TrainConfig, *, shuffle: bool) -> PictureLoader:
-    return PictureLoader(
-        samples,
-        transform,
-        batch_size=config.batch_size,
-        shuffle=shuffle,
-        seed=config.seed,
-        num_workers=config.num_workers,
-        pin_memory=config.device.startswith("cuda"),
+def _validate(
+    learner: Learner,
+    loader: PictureLoader,
+    data: PictureData,
+    epoch: int,
+    on_step: Callable[[StepReport], None] | None,
+) -> dict[str, Evaluation]:
+    """Evaluate the trained weights and their moving average, in one pass over the pictures."""
+    networks = {"trained": learner.model}
+    if learner.average is not None:
+        networks["average"] = learner.average.module
+    for network in networks.values():
+        share_buffers(network)
+
+    def on_batch(done: int, total: int) -> None:
+        if on_step is not None:
+            on_step(StepReport("val", epoch + 1, learner.config.epochs, done, total, None))
+
+    return evaluate_all(
+        {name: network_predictor(network) for name, network in networks.items()},
+        loader,
+        class_names=data.class_names,
+        preprocessing=learner.config.preprocessing,
+        device=learner.device,
+        on_batch=on_batch,
     )
 
 
-def _validation_reporter(
-    on_step: Callable[[StepReport], None] | None, epoch: int, config: TrainConfig
-) -> Callable[[int, int], None] | None:
-    if on_step is None:
-        return None
-    return lambda done, total: on_step(StepReport("val", epoch + 1, config.epochs, done, total, None))
-
-
-def _efficientvit_saver(
-    data: PictureData, config: TrainConfig, run: RunFolder
-) -> Callable[[Path, nn.Module, EpochRecord], object]:
-    initial_weights = run.read_record().get("initial_weights")
-
-    def save_weights(folder: Path, model: nn.Module, record: EpochRecord) -> None:
-        if not isinstance(model, EfficientViT):
-            raise ConfigError(f"weights of a {type(model).__name__} need save_weights=, a function that writes them")
-        provenance = {
-            "source": "effvit train",
-            "data": data.root.resolve().name,
-            "initial_weights": initial_weights,
-            "epoch": record.epoch,
-            "val_top1": record.val_top1,
-            "config": config.to_dict(),
-        }
-        info = WeightsInfo(class_names=data.class_names, preprocessing=config.preprocessing, provenance=provenance)
-        save(folder, model, info)
-
-    return save_weights
-
-
-def _save_state(
-    run: RunFolder,
-    model: nn.Module,
-    optimizer: torch.optim.Optimizer,
-    config: TrainConfig,
-    history: list[EpochRecord],
-) -> None:
-    run.save_checkpoint(
-        {
-            "model": model.state_dict(),
-            "optimizer": optimizer.state_dict(),
-            "history": [dataclasses.asdict(record) for record in history],
-            "config": config.to_dict(),
-        }
+def _record(learner: Learner, state: RunState, validated: dict[str, Evaluation], val_seconds: float) -> EpochRecord:
+    trained, average, position = validated["trained"], validated.get("average"), state.position
+    return EpochRecord(
+        epoch=len(state.history) + 1,
+        learning_rate=learner.learning_rate,
+        train_loss=position.loss_sum / position.num_pictures,
+        val_loss=trained.loss,
+        val_top1=trained.top1,
+        val_loss_ema=None if average is None else average.loss,
+        val_top1_ema=None if average is None else average.top1,
+        num_unreadable=position.num_unreadable + len(trained.unreadable),
+        pictures_per_second=position.num_pictures / position.seconds,
+        waiting_share=position.seconds_waited / position.seconds,
+        seconds=position.seconds + val_seconds,
     )
+
+
+def _teacher(data: PictureData, config: TrainConfig, device: torch.device) -> Teacher:
+    teacher = open_teacher(config.distillation, len(data.class_names), device, preprocessing=config.preprocessing)
+    if teacher.class_names is not None and teacher.class_names != data.class_names:
+        raise ConfigError(f"the teacher {config.distillation.teacher} knows other classes than the pictures have")
+    return teacher
+
+
+def _check_batch(config: TrainConfig) -> None:
+    """Batch normalisation needs two pictures in each micro-batch of each process."""
+    parts = num_processes() * config.accumulation
+    if config.batch_size < 2 * parts and not config.freeze_norm:
+        raise ConfigError(
+            f"batch_size must be at least 2 for each of {num_processes()} processes x {config.accumulation}"
+            f" micro-batches, so {2 * parts}, got {config.batch_size}"
+        )
 
 
 def _close(run: RunFolder, history: list[EpochRecord], status: str) -> None:
-    if history:
-        write_curves(run.path / "curves.png", history)
-    run.finish(status)
-
-
-def _restore(
-    run: RunFolder, model: nn.Module, optimizer: torch.optim.Optimizer, config: TrainConfig
-) -> list[EpochRecord]:
-    """Put the last finished epoch into model and optimiser, and give the epochs so far."""
-    state: dict[str, Any] = run.load_checkpoint()
-    if not state.keys() >= {"model", "optimizer", "history", "config"}:
-        raise RunError(f"{run.checkpoint} is damaged: it is not a checkpoint of a run")
-    before, now = state["config"], config.to_dict()
-    changed = [name for name in now if name not in _FREE_ON_RESUME and before.get(name) != now[name]]
-    if changed:
-        differences = ", ".join(f"{name} was {before.get(name)}, is {now[name]}" for name in changed)
-        raise ConfigError(f"a resumed run keeps its configuration, but {differences}")
-    try:
-        model.load_state_dict(state["model"])
-        optimizer.load_state_dict(state["optimizer"])
-    except (RuntimeError, ValueError) as error:  # another network than the run was started with
-        raise RunError(f"{run.checkpoint} does not fit the network: {' '.join(str(error).split())[:300]}") from error
-    return [EpochRecord(**record) for record in state["history"]]
+    if is_main():
+        if history:
+            write_curves(run.path / "curves.png", history)
+        run.finish(status)

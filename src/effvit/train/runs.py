@@ -4,8 +4,9 @@
     split.json        the training and validation pictures, by class, relative to the data folder
     metrics.jsonl     one line an epoch
     curves.png        the same as a picture
-    weights/          the network of the best epoch: what evaluation, prediction and export take
-    checkpoints/      the state after the last epoch: what `--resume` takes
+    weights/          the network that validated best: what evaluation, prediction and export take
+    weights-last/     the network of the last epoch
+    checkpoints/      the state after some step: what `--resume` takes
 
 Every file is replaced whole, so a run that is killed at any moment leaves a folder that can be read.
 """
@@ -88,8 +89,13 @@ class RunFolder:
         return self.path / "weights"
 
     @property
+    def last_weights(self) -> Path:
+        """Folder of the last epoch's network."""
+        return self.path / "weights-last"
+
+    @property
     def checkpoint(self) -> Path:
-        """File of the state after the last finished epoch."""
+        """File of the state that a resumed run goes on from."""
         return self.path / "checkpoints" / "last.pt"
 
     def read_record(self) -> dict[str, Any]:
@@ -150,8 +156,8 @@ class RunFolder:
             try:
                 torch.save(state, file)
             except RuntimeError as error:
-                if isinstance(error.__context__, KeyboardInterrupt):  # torch's writer trips over it
-                    raise KeyboardInterrupt from error
+                if isinstance(error.__context__, KeyboardInterrupt | OSError):  # torch's writer trips over both
+                    raise error.__context__ from error
                 raise
             file.flush()
             os.fsync(file.fileno())

@@ -1,0 +1,160 @@
+"""Classifiers of other libraries by name, fed as their authors fed them: `timm:NAME`, `torchvision:NAME`."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from dataclasses import dataclass
+from difflib import get_close_matches
+from pathlib import Path
+
+import timm
+import torchvision
+from timm.data.config import resolve_data_config
+from timm.data.imagenet_info import ImageNetInfo
+from torch import Tensor, nn
+
+from effvit.errors import ConfigError, WeightsError, first_line
+from effvit.model.tensors import read_tensors
+from effvit.preprocessing import Preprocessing
+
+TIMM, TORCHVISION = "timm:", "torchvision:"
+_IMAGENET_CLASSES = 1000
+
+
+@dataclass(frozen=True, kw_only=True)
+class Description:
+    """What must be known of a classifier to feed it and to read its answers."""
+
+    class_names: tuple[str, ...]
+    """Name of each logit."""
+    preprocessing: Preprocessing
+    """What must happen to a picture first."""
+    namings: tuple[tuple[str, tuple[str, ...]], ...] = ()
+    """Other ways in which data sets call the same classes, and what each is called."""
+
+
+def is_published(source: str) -> bool:
+    """Whether a source names a network of timm or torchvision."""
+    return source.startswith((TIMM, TORCHVISION))
+
+
+def describe(source: str, *, own_weights: bool = False) -> Description:
+    """Preprocessing and classes of a published network, without the network.
+
+    Args:
+        source: `timm:NAME` or `torchvision:NAME`.
+        own_weights: Whether weights come from a file. Then torchvision's first recipe for the network is taken,
+            which plain files have mostly been trained with, not that of its newest weights.
+
+    Raises:
+        ConfigError: If there is no such network, or its pictures are prepared in a way that is not offered here.
+    """
+    if source.startswith(TIMM):
+        return _describe_timm(source.removeprefix(TIMM))
+    return _describe_torchvision(source.removeprefix(TORCHVISION), own_weights=own_weights)
+
+
+def open_published(source: str, weights: str | None) -> nn.Module:
+    """Build a published network with its own weights, downloaded, or with those of a file.
+
+    Raises:
+        ConfigError: If there is no such network.
+        WeightsError: If the weights cannot be had or do not fit.
+    """
+    library, _, name = source.partition(":")
+    pretrained = weights is None
+    try:
+        if library == "timm":
+            network: nn.Module = timm.create_model(name, pretrained=pretrained)
+        else:
+            network = torchvision.models.get_model(name, weights="DEFAULT" if pretrained else None)
+    except Exception as error:  # the download's many failures share no base class
+        raise WeightsError(
+            f"cannot get the weights of {source} ({first_line(error)}); with a file of them: --weights FILE"
+        ) from error
+    if weights is not None:
+        _load(network, Path(weights), source)
+    return network
+
+
+def _load(network: nn.Module, path: Path, source: str) -> None:
+    if not path.is_file():
+        raise WeightsError(f"no weights at {path}: no such file")
+    own = network.state_dict()
+    state: dict[str, Tensor] = {
+        name: value.to(own[name].dtype) if name in own else value for name, value in read_tensors(path).items()
+    }
+    try:
+        network.load_state_dict(state)
+    except RuntimeError as error:
+        raise WeightsError(f"{path} does not fit {source}: {' '.join(str(error).split())[:300]}") from error
+
+
+def _describe_timm(name: str) -> Description:
+    if not timm.is_model(name):
+        near = get_close_matches(name, timm.list_models(), n=3)
+        raise ConfigError(f"timm has no network {name!r}" + (f"; nearest: {', '.join(near)}" if near else ""))
+    found = timm.models.get_pretrained_cfg(name)
+    values = found.to_dict() if found is not None else {}  # type: ignore[no-untyped-call]
+    config = resolve_data_config(pretrained_cfg=values, use_test_size=True)  # type: ignore[no-untyped-call]
+    if config["crop_mode"] != "center":
+        raise ConfigError(
+            f"timm:{name} wants crop mode {config['crop_mode']!r}; here pictures are cropped at the centre"
+        )
+    return _described(
+        Preprocessing(
+            image_size=config["input_size"][1:],
+            mean=config["mean"],
+            std=config["std"],
+            interpolation=config["interpolation"],
+            crop_ratio=config["crop_pct"],
+        ),
+        values.get("num_classes", _IMAGENET_CLASSES),
+    )
+
+
+def _describe_torchvision(name: str, *, own_weights: bool) -> Description:
+    try:
+        choices = list(torchvision.models.get_model_weights(name))
+    except ValueError as error:
+        near = get_close_matches(name, torchvision.models.list_models(torchvision.models), n=3)
+        hint = f"; nearest: {', '.join(near)}" if near else ""
+        raise ConfigError(f"torchvision has no classifier {name!r}{hint}") from error
+    chosen = choices[0] if own_weights else torchvision.models.get_model_weights(name).DEFAULT
+    preset = chosen.transforms()
+    if not hasattr(preset, "crop_size"):
+        raise ConfigError(f"torchvision:{name} is no classifier of pictures")
+    (side,), (resized,) = preset.crop_size, preset.resize_size
+    return _described(
+        Preprocessing(
+            image_size=(side, side),
+            mean=tuple(preset.mean),
+            std=tuple(preset.std),
+            interpolation=preset.interpolation.value,
+            crop_ratio=_ratio(side, resized),
+        ),
+        len(chosen.meta["categories"]),
+    )
+
+
+def _ratio(side: int, resized: int) -> float:
+    """The crop ratio whose quotient, rounded down, is the resized side again."""
+    ratio = side / resized
+    return ratio if math.floor(side / ratio) == resized else math.nextafter(ratio, 0)
+
+
+def _described(preprocessing: Preprocessing, num_classes: int) -> Description:
+    numbers = tuple(map(str, range(num_classes)))
+    if num_classes != _IMAGENET_CLASSES:
+        return Description(class_names=numbers, preprocessing=preprocessing)
+    info = ImageNetInfo("imagenet-1k")
+    synsets = tuple(info.index_to_label_name(index) for index in range(num_classes))
+    names = [info.index_to_description(index).split(",")[0] for index in range(num_classes)]
+    times = Counter(names)  # ImageNet has two cranes, the bird and the machine
+    unique = (f"{name} ({synset})" if times[name] > 1 else name for name, synset in zip(names, synsets, strict=True))
+    return Description(
+        class_names=tuple(unique),
+        preprocessing=preprocessing,
+        namings=(("ImageNet's synsets", synsets), ("ImageNet's class numbers", numbers)),
+    )

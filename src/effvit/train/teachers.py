@@ -1,0 +1,149 @@
+"""Networks to learn from: timm's, or ones that were trained here."""
+
+from __future__ import annotations
+
+import difflib
+from pathlib import Path
+
+import timm
+import torch
+from timm.data import resolve_model_data_config  # type: ignore[attr-defined]
+from timm.models import get_pretrained_cfg
+from torch import Tensor, nn
+
+from effvit.errors import ConfigError, EffvitError, WeightsError, first_line
+from effvit.model.factory import load
+from effvit.model.hub import fetch
+from effvit.preprocessing import Preprocessing
+from effvit.train.distillation_config import Distillation
+
+TIMM_PREFIX = "timm:"
+_MAX_REASON = 200
+"""Characters of somebody else's error message that are worth passing on."""
+
+
+class Teacher(nn.Module):
+    """A finished network that takes the student's pictures, in eval mode and without gradients.
+
+    Args:
+        network: The network, on its device.
+        own: The normalisation it was trained with.
+        given: The normalisation of the pictures it will be handed; they are normalised anew for it.
+        class_names: What its outputs are called, for the caller to compare; None if it does not say.
+    """
+
+    scale: Tensor
+    shift: Tensor
+
+    def __init__(
+        self,
+        network: nn.Module,
+        *,
+        own: Preprocessing,
+        given: Preprocessing,
+        class_names: tuple[str, ...] | None = None,
+    ) -> None:
+        super().__init__()
+        self.network = network.eval().requires_grad_(False)
+        self.class_names = class_names
+        own_mean, own_std, mean, std = (
+            torch.tensor(values, dtype=torch.float64).view(-1, 1, 1)  # (C,) -> (C, 1, 1)
+            for values in (own.mean, own.std, given.mean, given.std)
+        )
+        like = next(network.parameters())
+        self.register_buffer("scale", (std / own_std).to(like))
+        self.register_buffer("shift", ((mean - own_mean) / own_std).to(like))
+
+    @torch.no_grad()
+    def forward(self, images: Tensor) -> Tensor:
+        """Logits, (B, num_classes), of pictures normalised for the student, (B, C, H, W)."""
+        logits: Tensor = self.network(images * self.scale + self.shift)
+        return logits
+
+
+def open_teacher(
+    distillation: Distillation,
+    num_classes: int,
+    device: torch.device | str,
+    *,
+    preprocessing: Preprocessing,
+) -> Teacher:
+    """Open the network to learn from, and try it on a picture of the student's size.
+
+    Args:
+        distillation: Which: `timm:NAME` with timm's weights or those of a file, a run folder or a weights folder.
+        num_classes: Classes of the student; the teacher must have as many.
+        device: Where to put it.
+        preprocessing: Size and normalisation of the student's pictures.
+
+    Raises:
+        ConfigError: If there is no such network, it has other classes or channels, or does not take that size.
+        WeightsError: If its weights cannot be had or do not fit.
+    """
+    source = distillation.teacher
+    if source.startswith(TIMM_PREFIX):
+        teacher = _timm_teacher(source.removeprefix(TIMM_PREFIX), distillation.weights, num_classes, preprocessing)
+    else:
+        network, info = load(source)
+        teacher = Teacher(network, own=info.preprocessing, given=preprocessing, class_names=info.class_names)
+    teacher.to(device)
+    _try(teacher, source, num_classes, device, preprocessing)
+    return teacher
+
+
+def _timm_teacher(name: str, weights: str, num_classes: int, preprocessing: Preprocessing) -> Teacher:
+    architecture = name.partition(".")[0]
+    if not timm.is_model(architecture):
+        near = difflib.get_close_matches(architecture, timm.list_models(), n=3)
+        hint = f"; did you mean {' or '.join(near)}?" if near else ""
+        raise ConfigError(f"timm has no network {name!r} to teach{hint}")
+    try:
+        known = get_pretrained_cfg(name)
+    except RuntimeError as error:
+        tags = ", ".join(timm.list_pretrained(f"{architecture}.*"))
+        raise ConfigError(f"timm has no weights {name!r} to teach; known: {tags}") from error
+    if weights:
+        network = _read_network(name, Path(weights), num_classes)
+    elif known is None or known.hf_hub_id is None:
+        raise WeightsError(f"timm has no weights of the teacher {name}; give a file as distillation.weights")
+    else:
+        network = _read_network(name, fetch(known.hf_hub_id)[0], known.num_classes)
+    settings = resolve_model_data_config(network)  # type: ignore[no-untyped-call]
+    own = Preprocessing(mean=tuple(settings["mean"]), std=tuple(settings["std"]))
+    return Teacher(network, own=own, given=preprocessing)
+
+
+def _read_network(name: str, path: Path, num_classes: int) -> nn.Module:
+    """A timm network with the weights of a file, which timm reads as tensors, never as code."""
+    if not path.is_file():
+        raise WeightsError(f"there is no file {path} with the teacher's weights")
+    # As timm's own weights, so that timm renames what it has to; with its classes named, it replaces no head.
+    where = {"file": str(path), "num_classes": num_classes}
+    try:
+        network: nn.Module = timm.create_model(
+            name, pretrained=True, pretrained_cfg_overlay=where, num_classes=num_classes
+        )
+    except Exception as error:  # whatever a damaged file makes the readers raise
+        reason = " ".join(str(error).split())[:_MAX_REASON]
+        raise WeightsError(
+            f"{path} does not hold weights of the teacher {name} with {num_classes} classes: {reason}"
+        ) from error
+    return network
+
+
+def _try(
+    teacher: Teacher, source: str, num_classes: int, device: torch.device | str, preprocessing: Preprocessing
+) -> None:
+    """A teacher that cannot teach is found before the run begins, not at its first step."""
+    height, width = preprocessing.image_size
+    try:
+        logits = teacher(torch.zeros(1, len(preprocessing.mean), height, width, device=device))
+    except (RuntimeError, AssertionError, ValueError, EffvitError) as error:
+        raise ConfigError(
+            f"the teacher {source} does not take the student's pictures, {height} x {width}: {first_line(error)}"
+        ) from error
+    if logits.shape != (1, num_classes):
+        raise ConfigError(
+            f"the teacher {source} knows {logits.shape[-1]} classes, the pictures have {num_classes}: a teacher must "
+            f"have been trained on the same classes; train one first and give its run folder"
+        )
