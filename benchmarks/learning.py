@@ -3,15 +3,15 @@
     ours          efficientvit_m0 by `effvit.train.loop.fit`, with the recipe scratch_small
     timm          timm's efficientvit_m0 in a plain loop of timm's own components, with the same values
     mobilenetv3   timm's mobilenetv3_small_100 in the same plain loop, with the same values
-    distilled     ours again, learning from the best of ours and mobilenetv3 as well
+    distilled     ours again, learning from the better of ours and mobilenetv3 as well
 
-    python benchmarks/learning.py --data PHOTOS --folder WORK      # all; about an hour of one core
+    python benchmarks/learning.py --data PHOTOS --folder WORK                           # all; an hour of one core
     python benchmarks/learning.py --data PHOTOS --folder WORK --only distilled --seeds 0
-    python benchmarks/learning.py --data PHOTOS --quick            # does it run at all? keeps no record
+    python benchmarks/learning.py --data PHOTOS --quick                                 # does it run at all?
 
-PHOTOS holds train.tar and val.tar, or train/CLASS/ and val/CLASS/. WORK keeps what is finished: a run that is there
-is not trained again, and an interrupted one of ours goes on where it was. Several of these commands may share WORK, each
-with its own `--only` or `--seeds`; the last one writes the whole record, `results/learning.json`, and its curve.
+PHOTOS holds train.tar and val.tar, or train/CLASS/ and val/CLASS/. WORK keeps what is finished: a run that is there is
+not trained again, and an interrupted one of ours goes on where it was. Several of these commands may share WORK, each
+with its own --only or --seeds; the record, `results/learning.json`, and its curve show all that is finished there.
 """
 
 from __future__ import annotations
@@ -22,39 +22,21 @@ import sys
 import tarfile
 import tempfile
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import plain_loop
 import torch
-from learning_report import RIVAL, STUDENT, draw, mean_top1, table
-from safetensors.torch import save_file
+from learning_report import CURVE, RECORD, STUDENT, draw, table
+from learning_runs import NETWORKS, Runs
 
-from effvit import create_model
-from effvit.data.datasets import find_data
-from effvit.environment import environment
-from effvit.errors import EffvitError
-from effvit.files import atomic_path, make_output_folder, read_json, write_json
+from effvit.errors import DataError, EffvitError
+from effvit.files import atomic_folder, make_output_folder, write_json
 from effvit.train.config import TrainConfig
 from effvit.train.distillation_config import Distillation
-from effvit.train.loop import fit
 from effvit.train.recipes import recipe
-from effvit.train.records import EpochRecord
-from effvit.train.runs import RunFolder
 
-ROOT = Path(__file__).resolve().parents[1]
-RECORD = ROOT / "results" / "learning.json"
-CURVE = ROOT / "docs" / "images" / "learning.png"
-TIMM_NAMES = {RIVAL: "efficientvit_m0", "mobilenetv3": "mobilenetv3_small_100"}
-NETWORKS = ("ours", *TIMM_NAMES, STUDENT)
-TEACHERS = ("ours", "mobilenetv3")
-"""Not timm's M0: it is the same network as ours."""
 DISTILLATION = Distillation(kind="soft", alpha=0.5, temperature=2.0)
-"""Soft, because a teacher trained on these photos is hardly ever wrong about them: its first class is the label again."""
-
-OnEpoch = Callable[[dict[str, Any]], None]
+"""Soft: on the photos it was trained on a teacher's first class is the label again, its doubts are what is new."""
 
 
 def main() -> int:
@@ -62,12 +44,10 @@ def main() -> int:
     args = _arguments()
     torch.set_num_threads(args.threads)
     with tempfile.TemporaryDirectory() as temporary:
-        work = Work(make_output_folder(args.folder or temporary), _photos(args, Path(temporary)), settings(args))
-        runs = [(network, seed) for network in args.only for seed in args.seeds]
-        progress = Progress(len(runs) * work.config.epochs)
-        for network, seed in sorted(runs, key=lambda run: (run[0] == STUDENT, run[1])):  # teachers first
-            work.train(network, seed, progress)
-        record = work.record(_command(args))
+        folder = make_output_folder(args.folder or Path(temporary) / "work")
+        runs = Runs(folder, _photos(args.data, folder), settings(args), DISTILLATION)
+        _train(runs, [(network, seed) for seed in args.seeds for network in args.only])
+        record = runs.record(_command(args))
     print(table(record))
     if args.output is not None:
         write_json(args.output, record)
@@ -80,150 +60,102 @@ def settings(args: argparse.Namespace) -> TrainConfig:
     """The recipe, on the processor, with what the command changes of it."""
     config = recipe("scratch_small")
     changes: dict[str, Any] = {"device": "cpu", "num_workers": args.workers}
+    if args.quick:
+        changes |= {"epochs": 1, "batch_size": 8, "preprocessing": config.preprocessing.at_size((32, 32))}
     if args.epochs is not None:
         changes["epochs"] = args.epochs
-    if args.quick:
-        small = config.preprocessing.at_size((32, 32))
-        changes |= {"epochs": 1, "batch_size": 8, "preprocessing": small}
+    if args.image_size is not None:
+        changes["preprocessing"] = config.preprocessing.at_size((args.image_size, args.image_size))
     return dataclasses.replace(config, **changes)
 
 
 class Progress:
-    """Says after every epoch how it went and how long all of it will still take."""
+    """Says after every epoch how it went, and how long all runs will still take."""
 
-    def __init__(self, num_epochs: int) -> None:
-        self.left = num_epochs
+    def __init__(self, num_runs: int, num_epochs: int) -> None:
+        self._num_runs, self._num_epochs = num_runs, num_epochs
         self._started = time.monotonic()
-        self._done = 0
+        self._label, self._before, self._epoch = "", 0, 0
 
-    def skip(self, num_epochs: int) -> None:
-        """These were there already."""
-        self.left -= num_epochs
+    def begin(self, label: str, runs_before: int) -> None:
+        """A run begins."""
+        self._label, self._before, self._epoch = label, runs_before, 0
 
-    def epoch(self, run: str, epoch: int, num_epochs: int, scores: dict[str, Any]) -> None:
-        """This one was just trained."""
-        self._done += 1
-        self.left -= 1
-        minutes = (time.monotonic() - self._started) / self._done * self.left / 60
+    def on_epoch(self, epoch: dict[str, Any]) -> None:
+        """An epoch of it has ended."""
+        self._epoch += 1
+        done = self._before + self._epoch / self._num_epochs
+        minutes = (time.monotonic() - self._started) / 60 * (self._num_runs - done) / done
+        average = "" if epoch["top1_ema"] is None else f", {epoch['top1_ema']:.1%} averaged"
         print(
-            f"{run}: epoch {epoch} of {num_epochs}, top-1 {scores['top1']:.1%}, average {scores['top1_ema'] or 0:.1%},"
-            f" {scores['seconds']:.1f} s; {minutes:.0f} minutes left in all",
+            f"{self._label}, epoch {self._epoch} of {self._num_epochs}: {epoch['top1']:.1%}{average},"
+            f" {epoch['seconds']:.1f} s; {minutes:.0f} minutes left in all",
             file=sys.stderr,
         )
 
 
-@dataclass(frozen=True)
-class Work:
-    """The folder with all runs, finished and not: a JSON file for each finished one, beside its weights."""
+def _train(runs: Runs, wanted: list[tuple[str, int]]) -> None:
+    """Train what is wanted and not there, teachers before students."""
+    missing = [run for run in sorted(wanted, key=lambda run: run[0] == STUDENT) if runs.finished(*run) is None]
+    if len(missing) < len(wanted):
+        print(f"{len(wanted) - len(missing)} of {len(wanted)} runs are there already", file=sys.stderr)
+    progress = Progress(len(missing), runs.config.epochs)
+    for runs_before, (network, seed) in enumerate(missing):
+        progress.begin(f"{network}, seed {seed}", runs_before)
+        runs.train(network, seed, on_epoch=progress.on_epoch)
 
-    folder: Path
-    photos: Path
-    config: TrainConfig
 
-    def train(self, network: str, seed: int, progress: Progress) -> None:
-        """Train a network with a seed, unless that has been done."""
-        name = f"{network}-{seed}"
-        if (done := self._read(network, seed)) is not None:
-            progress.skip(len(done["epochs"]))
-            print(f"{name}: taken from {self._result(network, seed)}", file=sys.stderr)
-            return
-        config = dataclasses.replace(self.config, seed=seed)
-        epochs: list[dict[str, Any]] = []
+def _photos(data: Path, folder: Path) -> Path:
+    """The folder of photos; tars are unpacked into the work folder, once."""
+    if (data / "train").is_dir():
+        return data
+    parts = [data / "train.tar", data / "val.tar"]
+    if not all(part.is_file() for part in parts):
+        raise DataError(f"{data} has neither train/ and val/ nor train.tar and val.tar")
+    photos = folder / "photos"
+    if not photos.is_dir():
+        with atomic_folder(photos) as temporary:
+            for part in parts:
+                with tarfile.open(part) as archive:
+                    archive.extractall(temporary, filter="data")
+    return photos
 
-        def on_epoch(scores: dict[str, Any]) -> None:
-            epochs.append(scores)
-            progress.epoch(name, len(epochs), config.epochs, scores)
 
-        teacher = None
-        if network in TIMM_NAMES:
-            self._train_timms(network, config, on_epoch)
-        elif network == STUDENT:
-            teacher = self._best_teacher()
-            epochs[:0] = self._train_ours(name, self._with_teacher(config, teacher), on_epoch, progress)
-        else:
-            epochs[:0] = self._train_ours(name, config, on_epoch, progress)
-        result = {"network": network, "seed": seed, "teacher": teacher, "config": self._identity(), "epochs": epochs}
-        write_json(self._result(network, seed), result)
+def _command(args: argparse.Namespace) -> str:
+    """The command without places, which are nobody else's."""
+    changes = "".join(
+        f" --{name.replace('_', '-')} {value}"
+        for name in ("epochs", "image_size")
+        if (value := getattr(args, name)) is not None
+    )
+    return f"python benchmarks/learning.py --data PHOTOS --folder WORK{changes}{' --quick' if args.quick else ''}"
 
-    def _train_ours(
-        self, name: str, config: TrainConfig, on_epoch: OnEpoch, progress: Progress
-    ) -> list[dict[str, Any]]:
-        """Train ours, or go on; the epochs that were there before, which are not reported again."""
-        data = find_data(self.photos)
-        torch.manual_seed(config.seed)  # the initial weights
-        model = create_model(
-            config.model,
-            num_classes=len(data.class_names),
-            image_size=config.preprocessing.image_size,
-            drop_path=config.drop_path,
-            distilled=bool(config.distillation.teacher),
-        )
-        folder = self.folder / name
-        resume = (folder / "run.json").is_file()
-        run = RunFolder.open(folder) if resume else RunFolder.create(folder, config, data)
-        before = [_scores(EpochRecord(**epoch)) for epoch in run.read_metrics()]
-        progress.skip(len(before))
-        fit(model, data, config, run, resume=resume, on_epoch=lambda record: on_epoch(_scores(record)))
-        return before
 
-    def _train_timms(self, network: str, config: TrainConfig, on_epoch: OnEpoch) -> None:
-        model = plain_loop.train(
-            TIMM_NAMES[network], self.photos, config, on_epoch=lambda epoch: on_epoch(epoch._asdict())
-        )
-        with atomic_path(self._weights(network, config.seed)) as temporary:
-            save_file({key: value.contiguous() for key, value in model.state_dict().items()}, temporary)
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("--data", type=Path, required=True, help="the photos")
+    parser.add_argument("--folder", type=Path, help="where runs are kept (default with --quick: nowhere)")
+    parser.add_argument("--only", nargs="+", choices=NETWORKS, default=list(NETWORKS), help="default: all")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2], help="default: 0 1 2")
+    parser.add_argument("--epochs", type=int, help="default: the recipe's")
+    parser.add_argument("--image-size", type=int, metavar="PIXELS", help="default: the recipe's")
+    parser.add_argument("--threads", type=int, default=1, help="thread count (default: 1)")
+    parser.add_argument("--workers", type=int, default=0, help="processes that decode (default: 0)")
+    parser.add_argument("--quick", action="store_true", help="1 epoch of 32 pixels, seed 0, no record")
+    parser.add_argument("--output", type=Path, help="record to write (default: results/, none with --quick)")
+    parser.add_argument("--curve", type=Path, default=CURVE, help="curve to draw (default: docs/images/learning.png)")
+    args = parser.parse_args()
+    if args.quick:
+        args.seeds = [0]
+    elif args.folder is None:
+        parser.error("--folder is needed, so that an interruption costs nothing")
+    elif args.output is None:
+        args.output = RECORD
+    return args
 
-    def _best_teacher(self) -> str:
-        """The network that was better over all of its finished seeds."""
-        record = self.record("")
-        known = [network for network in TEACHERS if any(run["network"] == network for run in record["runs"])]
-        if not known:
-            raise EffvitError(f"no teacher for {STUDENT}: train {' or '.join(TEACHERS)} first")
-        return max(known, key=lambda network: mean_top1(record, network))
 
-    def _with_teacher(self, config: TrainConfig, teacher: str) -> TrainConfig:
-        """Each student learns from the teacher of its own seed, or the first one there is."""
-        seeds = [seed for seed in (config.seed, *range(100)) if self._read(teacher, seed) is not None]
-        if teacher in TIMM_NAMES:
-            where = {"teacher": f"timm:{TIMM_NAMES[teacher]}", "weights": str(self._weights(teacher, seeds[0]))}
-        else:
-            where = {"teacher": str(RunFolder.open(self.folder / f"{teacher}-{seeds[0]}").last_weights)}
-        return dataclasses.replace(config, distillation=dataclasses.replace(DISTILLATION, **where))
-
-    def record(self, command: str) -> dict[str, Any]:
-        """Everything that is finished."""
-        found = [self._read(network, seed) for network in NETWORKS for seed in range(100)]
-        data = find_data(self.photos)
-        return {
-            "benchmark": "learning",
-            "command": command,
-            "data": {
-                "name": "grocery_store",
-                "num_classes": len(data.class_names),
-                "num_train": len(data.train),
-                "num_val": len(data.val),
-            },
-            "config": self.config.to_dict(),
-            "distillation": DISTILLATION.to_dict(),
-            "environment": environment(),
-            "runs": [{key: value for key, value in run.items() if key != "config"} for run in found if run],
-        }
-
-    def _read(self, network: str, seed: int) -> dict[str, Any] | None:
-        """A finished run; None if there is none of these settings."""
-        path = self._result(network, seed)
-        result: dict[str, Any] | None = read_json(path) if path.is_file() else None
-        if result is not None and result["config"] != self._identity():
-            raise EffvitError(f"{path} was made with other settings; give another --folder")
-        return result
-
-    def _identity(self) -> dict[str, Any]:
-        """The settings that decide a result, as JSON gives them back."""
-        values = dataclasses.replace(self.config, num_workers=0, seed=0).to_dict()
-        return {key: list(value) if isinstance(value, tuple) else value for key, value in values.items()}
-
-    def _result(self, network: str, seed: int) -> Path:
-        return self.folder / f"{network}-{seed}.json"
-
-    def _weights(self, network: str, seed: int) -> Path:
-        return self.folder / f"{network}-{seed}.safetensors"
+if __name__ == "__main__":
+    try:
+        sys.exit(main())
+    except EffvitError as error:
+        sys.exit(f"error: {error}")

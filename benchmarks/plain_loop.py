@@ -37,15 +37,15 @@ class Epoch(NamedTuple):
 
 
 def train(
-    name: str, data: Path, config: TrainConfig, *, on_epoch: Callable[[int, Epoch], None]
+    name: str, data: Path, config: TrainConfig, *, on_epoch: Callable[[Epoch], None]
 ) -> tuple[nn.Module, list[Epoch]]:
     """Train one of timm's networks from scratch.
 
     Args:
         name: timm's name.
         data: Folder with `train/CLASS/` and `val/CLASS/`.
-        config: The values; what timm has no word for must be at its default.
-        on_epoch: Called after every epoch with its number, from 1.
+        config: The values. Those that are not read here, such as drop path, must be at their defaults.
+        on_epoch: Called after every epoch.
 
     Returns:
         The network whose answers count, the averaged one if there is an average, and the epochs.
@@ -65,7 +65,7 @@ def train(
 
     epochs: list[Epoch] = []
     num_updates = 0
-    for epoch in range(config.epochs):
+    for _ in range(config.epochs):
         started = time.perf_counter()
         model.train()
         for images, targets in train_loader:
@@ -84,7 +84,7 @@ def train(
         top1 = _accuracy(model, val_batches, layout)
         top1_ema = None if average is None else _accuracy(average.module, val_batches, layout)
         epochs.append(Epoch(top1, top1_ema, time.perf_counter() - started))
-        on_epoch(epoch + 1, epochs[-1])
+        on_epoch(epochs[-1])
     return (model if average is None else average.module), epochs
 
 
@@ -122,7 +122,7 @@ def _data(folder: Path, config: TrainConfig) -> tuple[Any, Batches, int]:
 
 def _network(name: str, num_classes: int, config: TrainConfig) -> nn.Module:
     sized = {"img_size": config.preprocessing.image_size[0]} if name.startswith("efficientvit_m") else {}
-    model: nn.Module = timm.create_model(name, num_classes=num_classes, drop_path_rate=config.drop_path, **sized)
+    model: nn.Module = timm.create_model(name, num_classes=num_classes, **sized)
     return model
 
 

@@ -149,8 +149,12 @@ class TestResults:
         assert {path.name for path in (tmp_path / "eval").iterdir()} == {
             "summary.json",
             "predictions.csv",
+            "predictions.json",
             "confusion.png",
+            "most_confused.png",
+            "reliability.png",
             "worst.png",
+            "least_sure.png",
         }
         assert ("were trained on" in captured.err) == (form == "")
         reference = effvit_top1(trained, photos)

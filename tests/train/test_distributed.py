@@ -81,7 +81,9 @@ def test_processes_together_train_what_one_does(
     one, two = (RunFolder(tmp_path / name).load_checkpoint() for name in ("one", "two"))
     for part in ("model", "average"):
         for name, value in one[part].items():
-            torch.testing.assert_close(two[part][name], value, rtol=1e-8, atol=1e-10, msg=lambda text: f"{name}: {text}")
+            torch.testing.assert_close(
+                two[part][name], value, rtol=1e-8, atol=1e-10, msg=lambda text: f"{name}: {text}"
+            )
     for first, second in zip(one["history"], two["history"], strict=True):
         for field in ("train_loss", "val_loss", "val_top1", "val_loss_ema", "val_top1_ema"):
             assert second[field] == pytest.approx(first[field], rel=1e-6), field

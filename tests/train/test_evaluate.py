@@ -1,23 +1,22 @@
 from __future__ import annotations
 
-import csv
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-import torchvision
-from safetensors.torch import load_file
+from sklearn.metrics import precision_recall_fscore_support
 from torch import Tensor, nn
 
 from effvit.data.datasets import PictureData
-from effvit.data.loaders import PictureLoader
+from effvit.data.loaders import PictureLoader, Unreadable
 from effvit.data.pictures import read_picture
 from effvit.data.samples import Sample
 from effvit.data.transforms import eval_transform, normalize
 from effvit.errors import DataError, RunError
 from effvit.preprocessing import Preprocessing
-from effvit.train.evaluate import Predict, evaluate, network_predictor
+from effvit.train.evaluate import Predict, evaluate, evaluate_all, network_predictor
 from effvit.train.evaluation import Evaluation
 
 SMALL = Preprocessing(image_size=(32, 32))
@@ -33,21 +32,6 @@ def run(predict: Predict, samples: tuple[Sample, ...], class_names: tuple[str, .
     options = {"batch_size": 64, **options}
     loader = PictureLoader(samples, eval_transform(SMALL), **options)  # type: ignore[arg-type]
     return evaluate(predict, loader, class_names=class_names, preprocessing=SMALL)
-
-
-def test_real_network_reaches_its_published_accuracy(data_dir: Path) -> None:
-    """SqueezeNet 1.1 on 100 ImageNet photos: 65 and 85 by torchvision's own preset (the data's README)."""
-    folder = data_dir / "imagenet_sample"
-    with (folder / "labels.csv").open(newline="") as file:
-        samples = [Sample(folder / "images" / row["file"], int(row["index"])) for row in csv.DictReader(file)]
-    model = torchvision.models.squeezenet1_1()
-    weights = load_file(data_dir / "weights" / "squeezenet1_1_imagenet_fp16.safetensors")
-    model.load_state_dict({name: value.float() for name, value in weights.items()})
-    loader = PictureLoader(samples, eval_transform(Preprocessing()), batch_size=25)
-    names = [str(index) for index in range(1000)]
-    evaluation = evaluate(network_predictor(model), loader, class_names=names, preprocessing=Preprocessing())
-    assert evaluation.top1 == pytest.approx(0.65, abs=0.02)
-    assert evaluation.top5 == pytest.approx(0.85, abs=0.02)
 
 
 def test_batches_of_one_equal_one_batch(data: PictureData) -> None:
@@ -81,7 +65,70 @@ def test_scores_by_hand() -> None:
     assert (a.precision, a.recall, a.f1) == pytest.approx((2 / 3, 2 / 3, 2 / 3)) and a.num_pictures == 3
     assert (b.precision, b.recall, b.f1) == pytest.approx((0.5, 0.5, 0.5))
     assert (c.precision, c.recall, c.num_pictures) == (None, None, 0)
-    assert evaluation.summary()["macro_f1"] == pytest.approx((2 / 3 + 1 / 2) / 2)
+    assert evaluation.average().f1 == pytest.approx((2 / 3 + 1 / 2) / 2)
+    assert evaluation.average(weighted=True).f1 == pytest.approx((3 * 2 / 3 + 2 * 1 / 2) / 5)
+    assert evaluation.average(weighted=True).recall == pytest.approx(evaluation.top1)
+    assert [tuple(pair) for pair in evaluation.most_confused()] == [("b", "a", 1, 0.5), ("a", "b", 1, 1 / 3)]
+    assert evaluation.most_confused(1)[0].true == "b"
+
+
+def test_class_that_is_never_said_lowers_the_mean_precision() -> None:
+    evaluation = made_up([0, 0, 1], [0, 0, 0], num_classes=2)
+    assert evaluation.per_class[1].precision is None  # of no pictures, no share
+    assert evaluation.average().precision == pytest.approx((2 / 3 + 0) / 2)
+
+
+def test_averages_are_scikit_learns() -> None:
+    generator = np.random.default_rng(0)
+    targets = [*range(6), *generator.integers(6, size=60).tolist()]
+    predicted = generator.integers(6, size=66).tolist()
+    evaluation = made_up(targets, predicted, num_classes=6)
+    for kind in ("macro", "weighted"):
+        expected = precision_recall_fscore_support(targets, predicted, average=kind, zero_division=0)[:3]
+        assert tuple(evaluation.average(weighted=kind == "weighted")) == pytest.approx(expected)
+
+
+def test_worst_and_least_sure_are_ordered() -> None:
+    evaluation = replace(
+        made_up([0, 1, 0, 1], [0, 0, 1, 1], num_classes=2),
+        top_probabilities=np.array([[0.5], [0.7], [0.9], [0.6]]),
+    )
+    assert evaluation.surest_mistakes().tolist() == [2, 1] and evaluation.surest_mistakes(1).tolist() == [2]
+    assert evaluation.least_sure(3).tolist() == [0, 3, 1]
+
+
+def test_several_networks_in_one_pass_are_as_each_alone(data: PictureData) -> None:
+    predictors = {"plain": linear_classifier(3), "turned": lambda batch: -linear_classifier(3)(batch)}
+    loader = PictureLoader(data.val, eval_transform(SMALL), batch_size=4)
+    together = evaluate_all(predictors, loader, class_names=data.class_names, preprocessing=SMALL, keep_logits=True)
+    assert list(together) == ["plain", "turned"]
+    for name, predict in predictors.items():
+        alone = run(predict, data.val, data.class_names, batch_size=4)
+        assert alone.logits is None
+        assert np.array_equal(together[name].top_classes, alone.top_classes)
+        assert np.array_equal(together[name].losses, alone.losses)
+    plain, turned = (together[name].logits for name in predictors)
+    assert plain is not None and turned is not None and np.array_equal(plain, -turned)
+    assert np.array_equal(plain.argmax(axis=1), together["plain"].predicted)
+
+
+def test_parts_of_several_processes_are_put_together_each_picture_once(
+    data: PictureData, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two processes of which the second comes first and repeats a picture, as samplers that pad do."""
+    whole = run(linear_classifier(3), data.val, data.class_names, batch_size=2)
+
+    def gather_from_two(values: list[object]) -> list[object]:
+        return [*values[2:], *values[:3]] if values and not isinstance(values[0], Unreadable) else values
+
+    monkeypatch.setattr("effvit.train.evaluate.gather", gather_from_two)
+    gathered = run(linear_classifier(3), data.val, data.class_names, batch_size=2)
+    assert gathered.samples == whole.samples and np.array_equal(gathered.losses, whole.losses)
+
+
+def test_of_equal_outputs_the_first_class_is_taken(data: PictureData) -> None:
+    evaluation = run(lambda batch: torch.zeros(len(batch), 3), data.val, data.class_names)
+    assert (evaluation.predicted == 0).all() and (evaluation.top_classes == [0, 1, 2]).all()
 
 
 def test_loss_and_probabilities_are_those_of_softmax(data: PictureData) -> None:
@@ -104,6 +151,12 @@ def test_corrupt_picture_is_left_out_of_the_scores(data: PictureData, tmp_path: 
     spoilt = run(predict, (Sample(tmp_path / "bad.jpg", 0), *data.train), data.class_names, batch_size=1)
     assert spoilt.top1 == clean.top1 and spoilt.num_pictures == clean.num_pictures
     assert len(spoilt.unreadable) == 1 and "bad.jpg" in spoilt.unreadable[0]
+    bad = (Sample(tmp_path / "bad.jpg", 0), Sample(tmp_path / "worse.jpg", 0))
+    with pytest.raises(DataError, match=r"at least 2 of \d+ pictures cannot be read"):
+        run(predict, (*bad, *data.train), data.class_names)
+    loader = PictureLoader((*bad, *data.train), eval_transform(SMALL), batch_size=64)
+    tolerant = evaluate(predict, loader, class_names=data.class_names, preprocessing=SMALL, max_unreadable=0.5)
+    assert tolerant.top1 == clean.top1 and len(tolerant.unreadable) == 2
     with pytest.raises(DataError, match=r"no picture could be read: .*bad\.jpg"):
         run(predict, (Sample(tmp_path / "bad.jpg", 0),), data.class_names)
 

@@ -63,9 +63,7 @@ def test_micro_batches_add_up_to_one_batch(plain: TrainConfig) -> None:
     ("change", "tolerance"),
     [({"channels_last": True}, 1e-5), ({"precision": "bfloat16"}, 0.05), ({"precision": "float16"}, 0.05)],
 )
-def test_faster_ways_take_about_the_same_steps(
-    plain: TrainConfig, change: dict[str, object], tolerance: float
-) -> None:
+def test_faster_ways_take_about_the_same_steps(plain: TrainConfig, change: dict[str, object], tolerance: float) -> None:
     faster = stepped(dataclasses.replace(plain, **change))  # type: ignore[arg-type]
     difference = largest_difference(stepped(plain), faster)
     assert 0 <= difference < tolerance

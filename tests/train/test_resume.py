@@ -129,3 +129,4 @@ def test_killed_runs_end_like_one_that_was_never_killed(data: PictureData, tmp_p
     )
     assert len(killed) == kills
     assert_same(content(tmp_path / "whole"), content(tmp_path / "killed"))
+    assert not list((tmp_path / "killed").rglob(".*"))

@@ -94,7 +94,9 @@ def resume_training(path: Path, *, device: str, workers: int | None) -> RunFolde
 def _fit(network: EfficientViT, data: PictureData, config: TrainConfig, run: RunFolder, *, resume: bool) -> None:
     try:
         with TrainingProgress() as bar:
-            fit(network, data, config, run, on_step=bar.on_step, on_epoch=bar.on_epoch, resume=resume)
+            history = fit(network, data, config, run, on_step=bar.on_step, on_epoch=bar.on_epoch, resume=resume)
+        if len(history) < config.epochs:
+            say(f"stopped after epoch {len(history)} of {config.epochs}: no better one in {config.patience} epochs")
     except KeyboardInterrupt:
         if run.checkpoint.is_file():
             say(f"the last checkpoint is kept; continue with: {_resume_command(run)}")

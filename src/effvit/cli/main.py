@@ -17,7 +17,7 @@ import typer
 from typer.exceptions import Abort, TyperException
 
 import effvit
-from effvit.cli import benchmarking, deployment, evaluating, training
+from effvit.cli import benchmarking, data, deployment, dry_run, evaluating, training
 from effvit.cli.options import Json
 from effvit.errors import EffvitError, first_line
 
@@ -57,7 +57,9 @@ def models(
     emit(rows, models_markdown if markdown else models_table, as_json)
 
 
+data.register(app)
 training.register(app)
+dry_run.register(app)
 evaluating.register(app)
 deployment.register(app)
 benchmarking.register(app)
@@ -107,5 +109,6 @@ def _usage_error(error: TyperException) -> int:
 
 
 def _fail(message: str, code: int) -> int:
-    print(message, file=sys.stderr)
+    rank = os.environ.get("RANK", "0")  # of several processes that train together, which most often say the same
+    print(message if rank == "0" else f"(process {rank}) {message}", file=sys.stderr)
     return code

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from PIL import Image
@@ -12,6 +12,9 @@ from PIL import Image
 from effvit.data.check import CheckedPicture, DataReport, Duplicates
 from effvit.data.drawing import save_figure, shorten
 from effvit.data.pictures import read_sample
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 _PER_CELL = 5
 """Pictures side by side under one label."""
@@ -48,12 +51,10 @@ def write_contact_sheet(path: Path, report: DataReport) -> None:
     from matplotlib.figure import Figure
 
     sections = [section for section in _sections(report) if section.cells]
-    rows = sum(2 + -(-len(section.cells) // _CELL_COLUMNS) * 3 for section in sections)
     cell_width, cell_height = _PER_CELL * (_THUMB + _GAP), _LABEL + _THUMB + _GAP
     width = _CELL_COLUMNS * (cell_width + 4 * _GAP)
     heights = [2 * _LABEL + -(-len(section.cells) // _CELL_COLUMNS) * cell_height for section in sections]
     height = sum(heights) + _GAP
-    assert rows >= 0
     canvas = Image.new("RGB", (width, height), "white")
     figure = Figure(figsize=(width / _DPI, height / _DPI), dpi=_DPI)
     top = 0
@@ -109,7 +110,7 @@ def _thumbnail(picture: CheckedPicture) -> Image.Image:
     return photo
 
 
-def _write(figure: object, text: str, left: float, baseline: float, **style: object) -> None:
+def _write(figure: Figure, text: str, left: float, baseline: float, **style: Any) -> None:
     """Text at a place in pixels from the upper left corner."""
-    width, height = (side * _DPI for side in figure.get_size_inches())  # type: ignore[attr-defined]
-    figure.text(left / width, 1 - baseline / height, text, parse_math=False, **style)  # type: ignore[attr-defined]
+    width, height = (side * _DPI for side in figure.get_size_inches())
+    figure.text(left / width, 1 - baseline / height, text, parse_math=False, **style)

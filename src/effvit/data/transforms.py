@@ -10,19 +10,18 @@ import math
 from collections.abc import Callable
 from typing import cast
 
-import numpy as np
 import torch
 from PIL import Image
-from timm.data.auto_augment import rand_augment_transform
-from timm.data.transforms import RandomResizedCropAndInterpolation, str_to_pil_interp
+from timm.data.transforms import RandomResizedCropAndInterpolation
 from torch import Tensor
 from torchvision.transforms import InterpolationMode
 from torchvision.transforms.v2 import functional as F
 
 from effvit.data.augmentation import Augmentation
-from effvit.data.decoding import UndecodedJpeg, cut, to_tensor
+from effvit.data.decoding import UndecodedJpeg, cut, planar, to_picture, to_tensor
 from effvit.data.jitter import ColorJitter
-from effvit.errors import ConfigError, first_line
+from effvit.data.rand_augment import rand_augment
+from effvit.errors import ConfigError
 from effvit.preprocessing import Preprocessing
 
 Transform = Callable[[Image.Image], Tensor]
@@ -84,7 +83,9 @@ class TrainTransform:
         if self.interpolation is InterpolationMode.NEAREST:
             self.interpolation = InterpolationMode.NEAREST_EXACT  # torchvision's name for Pillow's NEAREST
         self.flip_probability = augmentation.horizontal_flip
-        self.rand_augment = _rand_augment(preprocessing, augmentation) if augmentation.rand_augment else None
+        self.rand_augment = (
+            rand_augment(augmentation.rand_augment, preprocessing) if augmentation.rand_augment else None
+        )
         self.jitter = ColorJitter(augmentation.color_jitter) if augmentation.color_jitter else None
 
     def __call__(self, picture: Image.Image | UndecodedJpeg) -> Tensor:
@@ -102,30 +103,8 @@ class TrainTransform:
         if self.flip_probability and torch.rand(1).item() < self.flip_probability:
             pixels = pixels.flip(-1)
         if self.rand_augment is not None:
-            augmented = self.rand_augment(Image.fromarray(pixels.permute(1, 2, 0).numpy()))  # (3, H, W) -> (H, W, 3)
-            return _planar(to_tensor(augmented))
-        return _planar(pixels) if self.jitter is None else self.jitter(_planar(pixels))
-
-
-def _rand_augment(preprocessing: Preprocessing, augmentation: Augmentation) -> Callable[[Image.Image], Image.Image]:
-    """timm's RandAugment with the settings its `create_transform` derives from the input."""
-    settings = {
-        "translate_const": int(min(preprocessing.image_size) * 0.45),
-        "img_mean": tuple(min(255, round(255 * mean)) for mean in preprocessing.mean),
-        "interpolation": str_to_pil_interp(preprocessing.interpolation),  # type: ignore[no-untyped-call]
-    }
-    try:
-        return cast(Callable[[Image.Image], Image.Image], rand_augment_transform(augmentation.rand_augment, settings))
-    except (AssertionError, KeyError, ValueError) as error:
-        raise ConfigError(
-            f"augmentation: timm does not understand rand_augment {augmentation.rand_augment!r} ({first_line(error)}); "
-            "an example is rand-m9-mstd0.5-inc1"
-        ) from error
-
-
-def _planar(pixels: Tensor) -> Tensor:
-    """The same with each channel in one piece of memory, copied by NumPy: three times as fast as torch's copy."""
-    return torch.from_numpy(np.ascontiguousarray(pixels.numpy()))
+            return planar(to_tensor(self.rand_augment(to_picture(pixels))))
+        return planar(pixels) if self.jitter is None else self.jitter(planar(pixels))
 
 
 class _EvalTransform:

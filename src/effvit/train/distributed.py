@@ -7,13 +7,13 @@ Every function is called by all processes in the same order, as all collective o
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TypeVar
 
 import torch
 import torch.distributed as dist
-from torch import Tensor, nn
+from torch import Tensor
 
 from effvit.errors import ConfigError
 
@@ -102,8 +102,8 @@ def from_main(value: T) -> T:
     return box[0]
 
 
-def share_buffers(model: nn.Module) -> None:
-    """Give every process the main process's buffers, such as BatchNorm's statistics, which each has its own of."""
+def share_from_main(tensors: Iterable[Tensor]) -> None:
+    """Give every process the main process's values, such as BatchNorm's statistics, which each has its own of."""
     if num_processes() > 1:
-        for buffer in model.buffers():
-            dist.broadcast(buffer, src=0)
+        for tensor in tensors:
+            dist.broadcast(tensor, src=0)

@@ -22,7 +22,7 @@ from effvit.errors import ConfigError, DataError, EffvitError
 from effvit.train.batches import Preparation, training_loader, validation_loader
 from effvit.train.checkpoint import Position, RunState, load_state, save_state
 from effvit.train.config import TrainConfig
-from effvit.train.distributed import is_main, local_device, num_processes, rank, share_buffers, sum_over_processes
+from effvit.train.distributed import is_main, local_device, num_processes, rank, share_from_main, sum_over_processes
 from effvit.train.evaluate import Evaluation, evaluate_all, network_predictor
 from effvit.train.figures import write_curves
 from effvit.train.learner import Learner
@@ -82,13 +82,15 @@ def fit(
     teacher = _teacher(data, config, device) if config.distillation.teacher else None
     class_counts = np.bincount([sample.target for sample in data.train], minlength=num_classes).tolist()
     criterion = make_criterion(config, class_counts, teacher)
-    learner = Learner(model.to(device), config, criterion, device)
+    share_from_main(model.to(device).state_dict().values())
+    learner = Learner(model, config, criterion, device)
     train_loader, val_loader = training_loader(data, config), validation_loader(data, config)
     keep = save_weights or efficientvit_saver(model, data, config, run)
 
     state = load_state(run, learner) if resume else RunState()
     try:
         if is_main():
+            run.remove_leftovers()
             run.update_record(status="running", ended=None)
             if not resume:
                 save_state(run, learner, state)  # the initial weights: a run killed early can go on
@@ -197,7 +199,7 @@ def _validate(
     if learner.average is not None:
         networks["average"] = learner.average.module
     for network in networks.values():
-        share_buffers(network)
+        share_from_main(network.buffers())
 
     def on_batch(done: int, total: int) -> None:
         if on_step is not None:

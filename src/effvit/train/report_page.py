@@ -50,7 +50,7 @@ def report_html(run: RunFolder) -> str:
     history = [EpochRecord(**epoch) for epoch in run.read_metrics()]
     about = _network(run, record)
     environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True)
-    return environment.from_string(TEMPLATE).render(
+    page = environment.from_string(TEMPLATE).render(
         title=f"{config.model} on {data.root.resolve().name}",
         subtitle=f"Run {run.path.resolve().name}, {record['status']}, begun {record['started']}",
         trained=list(trained_lines(config, data, history, about)) if history else [f"{about}; no epoch is done yet."],
@@ -61,6 +61,7 @@ def report_html(run: RunFolder) -> str:
         environment=environment_rows(record["environment"]),
         settings=settings(config),
     )
+    return page.strip() + "\n"  # a browser wants the document's type first
 
 
 def _data(run: RunFolder) -> PictureData:

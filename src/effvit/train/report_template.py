@@ -123,6 +123,8 @@ TEMPLATE = (
 {% if evaluation %}
 <p class="headline">{{ evaluation.headline }} <small>{{ evaluation.headline_note }}</small></p>
 <p>{{ evaluation.scores }}</p>
+<p class="soft">The interval is for the choice of pictures. The kept epoch was chosen by these same pictures, so the
+accuracy on others of the kind is likely to be a little lower.</p>
 {% else %}
 <p><b>Not evaluated yet</b>: <code>effvit eval RUN</code> adds accuracy by class, mistakes and calibration.</p>
 {% endif %}

@@ -28,7 +28,7 @@ from effvit.data.datasets import PictureData
 from effvit.data.splits import split_from_dict, split_to_dict
 from effvit.environment import environment
 from effvit.errors import RunError, first_line
-from effvit.files import atomic_path, make_output_folder, read_json, write_json, write_text
+from effvit.files import atomic_path, make_output_folder, read_json, remove, write_json, write_text
 from effvit.model.config import EfficientViTConfig
 from effvit.train.config import TrainConfig
 
@@ -106,6 +106,11 @@ class RunFolder:
         """Change entries of run.json."""
         path = self.path / "run.json"
         write_json(path, {**(self.read_record() if path.exists() else {}), **values})
+
+    def remove_leftovers(self) -> None:
+        """Remove what a killed process was just writing under temporary names."""
+        for path in self.path.rglob(".*.partial*"):
+            remove(path)
 
     def finish(self, status: str) -> None:
         """Note how the run ended: finished, interrupted or failed."""

@@ -74,7 +74,7 @@ def write_schedule(path: Path, config: TrainConfig, steps_per_epoch: int) -> Non
     if axes.get_legend_handles_labels()[0]:
         axes.legend()
     axes.set(
-        title=f"Learning rate: up to {max(rates):.3g}, at the end {rates[-1]:.3g}; changes every {config.schedule_unit}",
+        title=f"Learning rate, highest {max(rates):.3g}, last {rates[-1]:.3g}; changes every {config.schedule_unit}",
         xlabel="epoch",
         xlim=(0, config.epochs),
     )

@@ -1,0 +1,202 @@
+"""Verbs around data sets: data check, data shards."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from effvit.cli.options import ImageSize, Json, Output, Workers, check_positive, parse_size
+
+if TYPE_CHECKING:
+    from rich.console import Group
+    from rich.table import Table
+
+    from effvit.data.check import DataReport
+
+SOURCE_HELP = "Folder of class folders, of train/ and val/, or of tar shards; a CSV list; or cifar10:ROOT and the like."
+_FINDINGS = 2
+_MAX_ROWS = 10
+_MAX_COPIES = 4
+Source = Annotated[str, typer.Argument(help=SOURCE_HELP, metavar="DATA")]
+ValFraction = Annotated[float, typer.Option(help="Share held out of each class where DATA has no parts.")]
+SplitSeed = Annotated[int, typer.Option("--seed", help="Seed of that choice, as in train.")]
+
+
+def register(app: typer.Typer) -> None:
+    """Add this group of verbs to the command line."""
+    group = typer.Typer(help="Look at a data set before training on it; pack it.", no_args_is_help=True)
+    group.command(
+        "check",
+        epilog="\b\nExamples:\n  effvit data check photos/\n  effvit data check photos/ --output check/ --strict",
+    )(check)
+    group.command(
+        "shards",
+        epilog="\b\nExamples:\n  effvit data shards photos/ packed/\n"
+        "  effvit data shards list.csv packed/ --shard-megabytes 64",
+    )(shards)
+    app.add_typer(group, name="data")
+
+
+def check(
+    data: Source,
+    image_size: ImageSize = None,
+    val_fraction: ValFraction = 0.2,
+    seed: SplitSeed = 0,
+    workers: Workers = 0,
+    strict: Annotated[bool, typer.Option("--strict", help="Leave with code 2 on leaks and unreadable files.")] = False,
+    output: Output = None,
+    as_json: Json = False,
+) -> None:
+    """Count classes, sizes and formats; find unreadable and near-empty files, duplicates, leaks from train to val."""
+    from effvit.cli.render import emit, out, progress, say
+    from effvit.data.check import check_data
+    from effvit.data.contact_sheet import write_contact_sheet
+    from effvit.data.datasets import find_data
+    from effvit.files import make_output_folder, write_json
+
+    folder = None if output is None else make_output_folder(output)
+    pictures = find_data(data, val_fraction=val_fraction, seed=seed)
+    with progress("check") as on_picture:
+        report = check_data(pictures, input_size=parse_size(image_size), num_workers=workers, on_picture=on_picture)
+    if folder is not None:
+        write_json(folder / "check.json", report.to_dict())
+        write_contact_sheet(folder / "contact_sheet.png", report)
+        say(f"check.json and contact_sheet.png are in {folder}")
+    if as_json:
+        emit(report.to_dict(), str, as_json)
+    else:
+        out().print(_tables(report))
+        print(_verdict(report))
+    if strict and (report.leaked or report.unreadable):
+        raise typer.Exit(_FINDINGS)
+
+
+def shards(
+    data: Source,
+    output: Annotated[Path, typer.Argument(help="New folder for the shards.", metavar="OUT")],
+    shard_megabytes: Annotated[int, typer.Option(help="Size at which a shard is closed.")] = 256,
+    val_fraction: ValFraction = 0.2,
+    seed: SplitSeed = 0,
+    as_json: Json = False,
+) -> None:
+    """Pack a data set into tar shards in WebDataset's layout, files unchanged, training and validation apart."""
+    from effvit.cli.render import emit, progress
+    from effvit.data.datasets import find_data
+    from effvit.data.shard_writer import pack
+
+    check_positive(shard_megabytes=shard_megabytes)
+    pictures = find_data(data, val_fraction=val_fraction, seed=seed)
+    with progress("pack") as on_picture:
+        num_shards = pack(pictures, output, shard_bytes=shard_megabytes * 10**6, on_picture=on_picture)
+    packed: dict[str, Any] = {
+        "output": str(output),
+        "num_shards": num_shards,
+        "num_train": len(pictures.train),
+        "num_val": len(pictures.val),
+        "num_classes": len(pictures.class_names),
+    }
+    emit(packed, _packed_line, as_json)
+
+
+def _packed_line(packed: dict[str, Any]) -> str:
+    return (
+        f"{packed['num_train']} training and {packed['num_val']} validation pictures of {packed['num_classes']} classes"
+        f" in {packed['num_shards']} shards: {packed['output']}"
+    )
+
+
+def _tables(report: DataReport) -> Group:
+    from rich.console import Group
+
+    from effvit.data.samples import one_line
+
+    parts: list[Table | str] = [_summary(report)]
+    if report.classes:
+        parts.append(_classes(report))
+    parts += [
+        _findings("unreadable", [(entry.name, entry.facts.fault) for entry in report.unreadable]),
+        _findings("near-empty", [(entry.name, f"spread {entry.facts.spread:.1f}") for entry in report.near_empty]),
+        _findings("duplicates", [_duplicates_row(group) for group in report.duplicates]),
+        _findings("names", [(fault.name, fault.reason) for fault in report.name_faults]),
+        _findings("left out", [(one_line(path), reason) for path, reason in report.data.skipped]),
+    ]
+    return Group(*(part for part in parts if part))
+
+
+def _summary(report: DataReport) -> Table:
+    from rich.table import Table
+
+    values = report.to_dict()
+    table = Table(show_header=False)
+    table.add_row("pictures", f"{len(report.data.train)} train, {len(report.data.val)} val ({report.data.split} split)")
+    table.add_row("classes", f"{len(report.data.class_names)}")
+    imbalance = values["imbalance"]
+    table.add_row(
+        "imbalance",
+        f"largest : smallest class {imbalance['largest_to_smallest']:.1f} : 1, as varied as"
+        f" {imbalance['effective_num_classes']:.1f} even classes",
+    )
+    for side in ("width", "height"):
+        if side in values["sizes"]:
+            size = values["sizes"][side]
+            table.add_row(f"{side}, pixels", f"{size['min']} .. {size['median']:.0f} .. {size['max']}")
+    height, width = report.input_size
+    table.add_row(f"below {height} x {width}", f"{values['sizes'].get('num_below_input', 0)}")
+    for name in ("formats", "modes"):
+        table.add_row(name, ", ".join(f"{kind} {count}" for kind, count in values[name].items()))
+    return table
+
+
+def _classes(report: DataReport) -> Table:
+    from rich.markup import escape
+    from rich.table import Table
+
+    ordered = sorted(report.classes, key=lambda count: (count.num_train, count.name))
+    table = Table("class", "train", "val", title_justify="left", caption_justify="left")
+    shown = ordered if len(ordered) <= 2 * _MAX_ROWS else [*ordered[:_MAX_ROWS], *ordered[-_MAX_ROWS:]]
+    for index, count in enumerate(shown):
+        if len(shown) < len(ordered) and index == _MAX_ROWS:
+            table.add_row("...", "", "")
+        table.add_row(escape(count.name), str(count.num_train), str(count.num_val))
+    if len(shown) < len(ordered):
+        table.caption = f"the smallest and the largest of {len(ordered)} classes; all with --json"
+    return table
+
+
+def _findings(title: str, rows: list[tuple[str, str]]) -> Table | str:
+    """A table of findings, cut where it would fill the screen; an empty text for none."""
+    from rich.markup import escape
+    from rich.table import Table
+
+    if not rows:
+        return ""
+    table = Table(title, f"{len(rows)}", caption_justify="left")
+    for name, reason in rows[:_MAX_ROWS]:
+        table.add_row(escape(name), escape(reason))
+    if len(rows) > _MAX_ROWS:
+        table.caption = f"{len(rows) - _MAX_ROWS} more with --json"
+    return table
+
+
+def _duplicates_row(group: Any) -> tuple[str, str]:
+    words = [group.kind, *(["leak"] if group.leaks else []), *(["contradicting labels"] if group.contradicts else [])]
+    names = [_with_part(picture.part, picture.name) for picture in group.pictures[:_MAX_COPIES]]
+    rest = len(group.pictures) - len(names)
+    return "\n".join([*names, *([f"and {rest} more"] if rest else [])]), ", ".join(words)
+
+
+def _with_part(part: str, name: str) -> str:
+    """A picture's name and its part, where the name does not begin with it."""
+    return name if name.startswith(part) else f"{name} ({part})"
+
+
+def _verdict(report: DataReport) -> str:
+    contradictions = sum(group.contradicts for group in report.duplicates)
+    exact = sum(group.kind == "exact" for group in report.duplicates)
+    return (
+        f"{len(report.unreadable)} unreadable, {len(report.near_empty)} near-empty, {exact} groups of exact and"
+        f" {len(report.duplicates) - exact} of near duplicates, {contradictions} of them with contradicting labels;"
+        f" {len(report.leaked)} validation pictures are also among the training pictures"
+    )

@@ -1,0 +1,58 @@
+"""RandAugment by timm, as its `create_transform` sets it up."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, cast
+
+from PIL import Image
+from timm.data import auto_augment
+from timm.data.transforms import str_to_pil_interp
+
+from effvit.errors import ConfigError, first_line
+from effvit.preprocessing import Preprocessing
+
+
+def rand_augment(words: str, preprocessing: Preprocessing) -> Callable[[Image.Image], Image.Image]:
+    """Some operations drawn from timm's list, on an RGB picture; draws from Python's and NumPy's global generators.
+
+    Args:
+        words: timm's, such as `rand-m9-mstd0.5-inc1`.
+        preprocessing: Its size, mean and interpolation decide how far pictures are moved, what fills the gap, and how.
+
+    Raises:
+        ConfigError: If timm does not understand the words.
+
+    Source: arXiv:1909.13719.
+    """
+    settings = {
+        "translate_const": int(min(preprocessing.image_size) * 0.45),
+        "img_mean": tuple(min(255, round(255 * mean)) for mean in preprocessing.mean),
+        "interpolation": str_to_pil_interp(preprocessing.interpolation),  # type: ignore[no-untyped-call]
+    }
+    try:
+        augment = auto_augment.rand_augment_transform(words, settings)
+    except (AssertionError, KeyError, ValueError) as error:
+        raise ConfigError(
+            f"augmentation: timm does not understand rand_augment {words!r} ({first_line(error)}); "
+            "an example is rand-m9-mstd0.5-inc1"
+        ) from error
+    mend_posterize(augment)
+    return cast(Callable[[Image.Image], Image.Image], augment)
+
+
+def mend_posterize(augment: auto_augment.RandAugment) -> None:
+    """Let posterising to no bits at all give black, in place.
+
+    At full strength timm asks for it, which Pillow before 13 did and Pillow 13 refuses: with `m9-mstd0.5-inc1`, one
+    picture in about 700 would end a training.
+    """
+    for operation in augment.ops:
+        if operation.aug_fn is auto_augment.posterize:
+            operation.aug_fn = _posterize
+
+
+def _posterize(picture: Image.Image, bits: int, **settings: Any) -> Image.Image:
+    if bits == 0:
+        return Image.new(picture.mode, picture.size)
+    return cast(Image.Image, auto_augment.posterize(picture, bits, **settings))  # type: ignore[no-untyped-call]

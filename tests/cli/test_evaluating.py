@@ -1,0 +1,213 @@
+"""`effvit eval` and `predict` on every kind of model, with the same preprocessing for all."""
+
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import timm
+import torch
+import torchvision
+from timm.data import create_transform, resolve_model_data_config
+
+import effvit
+from effvit.cli.classifiers import Classifier
+from effvit.cli.evaluation_jobs import find_labelled
+from effvit.cli.main import run
+from effvit.cli.published import describe
+from effvit.data.pictures import read_picture
+from effvit.data.transforms import eval_transform, normalize
+
+SQUEEZENET = "torchvision:squeezenet1_1"
+
+
+def result(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> Any:
+    capsys.readouterr()
+    assert run([*arguments, "--json"]) == 0, capsys.readouterr().err
+    return json.loads(capsys.readouterr().out)
+
+
+def one_line(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> str:
+    capsys.readouterr()
+    assert run(arguments) == 2
+    captured = capsys.readouterr()
+    assert captured.out == "" and captured.err.startswith("error: ") and captured.err.count("\n") == 1, captured.err
+    return captured.err
+
+
+@pytest.fixture(scope="module")
+def squeezenet(data_dir: Path) -> list[str]:
+    """A published network and its published weights."""
+    return [SQUEEZENET, "--weights", str(data_dir / "weights" / "squeezenet1_1_imagenet_fp16.safetensors")]
+
+
+@pytest.fixture(scope="module")
+def imagenet_folders(data_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The 100 photos as ImageNet lies on disks: a folder for each synset."""
+    root = tmp_path_factory.mktemp("imagenet") / "val"
+    folder = data_dir / "imagenet_sample"
+    with (folder / "labels.csv").open(newline="") as file:
+        for row in csv.DictReader(file):
+            (root / row["synset"]).mkdir(parents=True, exist_ok=True)
+            (root / row["synset"] / row["file"]).symlink_to(folder / "images" / row["file"])
+    return root
+
+
+@pytest.fixture(scope="module")
+def trained(photos: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run of our own; two epochs on thirty photos leave mistakes."""
+    folder = tmp_path_factory.mktemp("runs") / "run"
+    size = ["--model", "efficientvit_tiny", "--image-size", "32", "--batch-size", "8"]
+    assert run(["train", str(photos), *size, "--epochs", "2", "--output", str(folder)]) == 0
+    return folder
+
+
+def is_as_published(summary: dict[str, Any]) -> None:
+    """65 and 85 of 100, by torchvision's own preset (README of the data)."""
+    assert summary["num_pictures"] == 100
+    assert summary["top1"] == pytest.approx(0.65, abs=0.02)
+    assert summary["top5"] == pytest.approx(0.85, abs=0.02)
+    assert summary["macro_f1"] == pytest.approx(summary["top1"], abs=0.15)  # over the 100 classes that are there
+
+
+def test_published_network_reaches_its_published_accuracy(
+    squeezenet: list[str], imagenet_folders: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = ["eval", SQUEEZENET, str(imagenet_folders), *squeezenet[1:], "--output", str(tmp_path / "out")]
+    is_as_published(result(arguments, capsys))
+    with (tmp_path / "out" / "predictions.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert rows[0]["true"] == "tench" and len(rows) == 100
+
+
+def test_folders_and_lists_are_read_by_synset_name_and_number(
+    data_dir: Path, imagenet_folders: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    labels = data_dir / "imagenet_sample" / "labels.csv"
+    numbered = tmp_path / "numbers.csv"
+    with labels.open(newline="") as source, numbered.open("w", newline="") as target:
+        rows = list(csv.DictReader(source))
+        paths = [(labels.parent / "images" / row["file"], row["index"]) for row in rows]
+        csv.writer(target).writerows([("path", "label"), *paths])
+    description = describe("timm:mobilenetv3_small_100")
+    classifier = Classifier(
+        predict=lambda images: images,
+        class_names=description.class_names,
+        preprocessing=description.preprocessing,
+        device="cpu",
+        namings=description.namings,
+    )
+    expected = {row["file"]: int(row["index"]) for row in rows}
+    for place, naming in ((imagenet_folders, "synsets"), (numbered, "numbers"), (labels, "")):
+        samples = find_labelled(str(place), classifier)
+        assert {sample.path.name: sample.target for sample in samples} == expected
+        assert naming in capsys.readouterr().err  # a reading that is not by name is said
+
+
+@pytest.mark.slow
+def test_file_of_another_tool_is_evaluated_like_its_network(
+    squeezenet: list[str], imagenet_folders: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from effvit.cli.published import open_published
+
+    network = open_published(SQUEEZENET, squeezenet[2]).eval()
+    file = tmp_path / "squeezenet.onnx"
+    batch = torch.export.Dim("batch", min=1, max=512)
+    example = torch.randn(2, 3, 224, 224)
+    torch.onnx.export(network, (example,), file, dynamo=True, dynamic_shapes=({0: batch},), verbose=False)
+    line = one_line(["eval", str(file), str(imagenet_folders), "--output", str(tmp_path / "no")], capsys)
+    assert "does not name its classes" in line and "--like" in line
+    common = [str(imagenet_folders), "--output", str(tmp_path / "out")]
+    of_file = result(["eval", str(file), "--like", SQUEEZENET, *common], capsys)
+    of_network = result(["eval", SQUEEZENET, *squeezenet[1:], *common], capsys)
+    is_as_published(of_file)
+    assert of_file["top1"] == of_network["top1"] and of_file["loss"] == pytest.approx(of_network["loss"], rel=1e-4)
+
+
+@pytest.mark.parametrize("name", ["mobilenetv3_small_100", "efficientvit_m5", "resnet50.a1_in1k", "tf_efficientnet_b0"])
+def test_timm_networks_are_fed_what_timm_feeds_them(name: str, photos: Path) -> None:
+    ours = describe(f"timm:{name}").preprocessing
+    config = resolve_model_data_config(timm.create_model(name), use_test_size=True)
+    theirs = create_transform(**config, is_training=False)
+    picture = read_picture(next(photos.rglob("*.jpg")))
+    mine = normalize(eval_transform(ours)(picture)[None], ours)[0]
+    torch.testing.assert_close(mine, theirs(picture), rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["squeezenet1_1", "resnet50", "mobilenet_v3_small", "efficientnet_b3"])
+def test_torchvision_networks_are_fed_what_torchvision_feeds_them(name: str, photos: Path) -> None:
+    for own_weights in (True, False):
+        choices = torchvision.models.get_model_weights(name)
+        theirs = (next(iter(choices)) if own_weights else choices.DEFAULT).transforms()
+        ours = describe(f"torchvision:{name}", own_weights=own_weights).preprocessing
+        picture = read_picture(next(photos.rglob("*.jpg")))
+        mine = normalize(eval_transform(ours)(picture)[None], ours)[0]
+        torch.testing.assert_close(mine, theirs(picture), rtol=0, atol=1e-5)
+
+
+def test_names_of_imagenets_classes_are_all_different() -> None:
+    names = describe("timm:mobilenetv3_small_100").class_names
+    assert len(set(names)) == 1000 and names[134] == "crane (n02012849)" and names[517] == "crane (n03126707)"
+    categories = torchvision.models.SqueezeNet1_1_Weights.IMAGENET1K_V1.meta["categories"]
+    same = np.mean(
+        [name.split(" (")[0].lower() == other.lower() for name, other in zip(names, categories, strict=True)]
+    )
+    assert same > 0.9  # the libraries word some differently, and agree on the order
+
+
+def test_temperature_travels_with_the_weights(
+    trained: Path, photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pictures = ["predict", str(trained), str(photos)]
+    before = result(pictures, capsys)
+    capsys.readouterr()
+    assert run(["eval", str(trained), str(photos), "--calibrate", "--output", str(tmp_path / "eval")]) == 0
+    said = capsys.readouterr().err
+    temperature = effvit.load(trained)[1].temperature
+    assert temperature != 1 and f"temperature {temperature:.3f}" in said
+    fitted = json.loads((tmp_path / "eval" / "summary.json").read_text())["calibrated"]
+    assert fitted["temperature"] == temperature and fitted["data"] == str(photos)
+    assert effvit.load(trained)[1].provenance["calibration"] == fitted
+
+    after = result(pictures, capsys)
+    assert run(["export", str(trained), "--output", str(tmp_path / "net.onnx")]) == 0
+    exported = result(["predict", str(tmp_path / "net.onnx"), str(photos)], capsys)
+    for old, new, in_file in zip(before, after, exported, strict=True):
+        assert [entry["name"] for entry in old["classes"]] == [entry["name"] for entry in new["classes"]]
+        logs = np.log([entry["probability"] for entry in old["classes"]])
+        assert np.log([entry["probability"] for entry in new["classes"]]) == pytest.approx(
+            np.log(np.exp(logs / temperature) / np.exp(logs / temperature).sum()), abs=1e-3
+        )
+        for ours, theirs in zip(new["classes"], in_file["classes"], strict=True):
+            assert ours["probability"] == pytest.approx(theirs["probability"], abs=1e-4)
+
+    calibrated = ["eval", str(trained), str(photos), "--calibrate", "--output", str(tmp_path / "again")]
+    again = result(calibrated, capsys)["calibrated"]
+    assert again["temperature"] == pytest.approx(temperature, rel=1e-4)  # fitted anew, not on top
+
+
+def test_what_does_not_go_together_is_one_line(
+    trained: Path, photos: Path, squeezenet: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    weights = squeezenet[2]
+    mistakes = {
+        f"{trained} --weights {weights}": "--weights goes with timm:NAME or torchvision:NAME",
+        f"{trained} --like {SQUEEZENET}": "--like is for an exported file",
+        "timm:mobilenetv3_smal": "timm has no network 'mobilenetv3_smal'; nearest:",
+        "torchvision:squeezenet1": "torchvision has no classifier 'squeezenet1'; nearest:",
+        "torchvision:fasterrcnn_resnet50_fpn": "is no classifier",
+        f"{SQUEEZENET} --weights missing.pth": "no weights at missing.pth",
+        f"torchvision:squeezenet1_0 --weights {weights}": "does not fit torchvision:squeezenet1_0",
+        f"{SQUEEZENET} --weights {weights} --calibrate": "--calibrate writes into a run or a weights folder",
+        f"{SQUEEZENET} --weights {weights}": "the network does not know",
+        f"{trained} --max-unreadable 2": "--max-unreadable must be in 0..1, got 2",
+    }
+    for arguments, expected in mistakes.items():
+        source, *options = arguments.split()
+        line = one_line(["eval", source, str(photos), *options, "--output", str(tmp_path / "out")], capsys)
+        assert expected in line, line
+    assert not (tmp_path / "out").exists()
