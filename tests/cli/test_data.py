@@ -64,9 +64,7 @@ def test_shards_are_packed_and_read_by_the_other_verb(
         (["shards", "nowhere", "out", "--shard-megabytes", "0"], "error: --shard-megabytes must be at least 1"),
     ],
 )
-def test_what_is_wrong_is_one_line(
-    arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_what_is_wrong_is_one_line(arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["data", *arguments]) == 2
     printed = capsys.readouterr()
     assert printed.out == "" and printed.err.startswith(message) and len(printed.err.splitlines()) == 1

@@ -74,7 +74,7 @@ def test_the_report_counts(report: DataReport) -> None:
         {"name": "apple", "num_train": 7, "num_val": 6},
     ]
     assert values["imbalance"]["largest_to_smallest"] == pytest.approx(8 / 7)
-    assert values["imbalance"]["effective_num_classes"] == pytest.approx(1.9978, abs=1e-4)
+    assert values["imbalance"]["effective_num_classes"] == pytest.approx(1.99556, abs=1e-5)
     assert values["formats"] == {"JPEG": 24, "PNG": 1} and values["modes"] == {"RGB": 24, "L": 1}
     assert values["sizes"]["num_below_input"] == 1 and values["sizes"]["height"]["min"] == 60
     assert values["num_leaked"] == 2 and len(values["duplicates"]) == 3

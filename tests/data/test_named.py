@@ -117,7 +117,9 @@ def test_pets(tmp_path: Path) -> None:
     folder = tmp_path / "oxford-iiit-pet"
     (folder / "annotations").mkdir(parents=True)
     for part, first in (("trainval", 0), ("test", 5)):
-        lines = [(f"{name}_{first + index}", target) for target, name in ((1, "Birman"), (2, "pug")) for index in (1, 2)]
+        lines = [
+            (f"{name}_{first + index}", target) for target, name in ((1, "Birman"), (2, "pug")) for index in (1, 2)
+        ]
         (folder / "annotations" / f"{part}.txt").write_text("".join(f"{name} {target} 1 1\n" for name, target in lines))
         for name, _ in lines:
             write_picture(folder / "images" / f"{name}.jpg")

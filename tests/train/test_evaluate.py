@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from effvit.data.datasets import PictureData
 from effvit.data.loaders import PictureLoader, Unreadable
+from effvit.data.order import Order
 from effvit.data.pictures import read_picture
 from effvit.data.samples import Sample
 from effvit.data.transforms import eval_transform, normalize
@@ -37,7 +38,7 @@ def run(predict: Predict, samples: tuple[Sample, ...], class_names: tuple[str, .
 def test_batches_of_one_equal_one_batch(data: PictureData) -> None:
     predict = linear_classifier(3)
     single = run(predict, data.train, data.class_names, batch_size=1)
-    for options in ({"batch_size": 64}, {"batch_size": 7, "shuffle": True}, {"batch_size": 5, "num_workers": 1}):
+    for options in ({"batch_size": 64}, {"batch_size": 7, "order": Order.SHUFFLE}, {"batch_size": 5, "num_workers": 1}):
         other = run(predict, data.train, data.class_names, **options)
         assert other.samples == single.samples
         assert np.array_equal(other.predicted, single.predicted)

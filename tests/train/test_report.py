@@ -12,8 +12,8 @@ from PIL import Image
 from effvit.data.datasets import PictureData
 from effvit.data.samples import Sample
 from effvit.errors import RunError
-from effvit.train.evaluation import Evaluation
 from effvit.train.contact_sheets import file_name, write_least_sure, write_worst
+from effvit.train.evaluation import Evaluation
 from effvit.train.figures import write_confusion, write_curves, write_most_confused, write_reliability
 from effvit.train.records import EpochRecord
 from effvit.train.report import write_evaluation

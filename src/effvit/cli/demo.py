@@ -61,7 +61,7 @@ def run_demo(data: Path | None, *, output: Path, epochs: int | None, device: str
     say("3/5 evaluate the best weights on the held-out pictures")
     say(scores(evaluate_run(run)))
 
-    say("4/5 export the BatchNorm-folded network, and verify the file on every held-out picture")
+    say("4/5 export the deploy form, and verify the file on every held-out picture")
     network, info = open_network(str(run.path), None)
     exported = export_network(network, info, run, run.path / "model.onnx", ExportRequest())
     say(exported_text(exported))

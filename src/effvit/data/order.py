@@ -169,15 +169,15 @@ class EvenBatches(Sampler[list[View]]):
         """The batches of `epoch` from number `start`."""
         for batch in self.order.views(self.epoch).tensor_split(self.num_batches)[self.start :]:
             if self.order.repeats > 1:
-                batch = _spread_looks(batch)
+                batch = _spread_looks(batch, self.order.repeats)
             part = batch.tensor_split(self.num_processes)[self.rank]
             yield [View(self.epoch, position, number) for position, number in part.tolist()]
 
 
-def _spread_looks(batch: Tensor) -> Tensor:
-    """All first looks, then all second looks, ...: the looks at a picture come to different processes.
+def _spread_looks(batch: Tensor, repeats: int) -> Tensor:
+    """Every `repeats`-th view, then their neighbours, and so on: the looks at a picture come to different processes.
 
-    timm lets the processes take turns to that end. Either way no process sees a picture twice in a batch, if
-    there are at least as many processes as looks and the batch is a multiple of the looks.
+    timm lets the processes take turns to that end. With at least as many processes as looks, no process sees a
+    picture twice in a batch of at least processes x looks pictures.
     """
-    return batch[batch[:, 1].argsort(stable=True)]
+    return torch.cat([batch[offset::repeats] for offset in range(repeats)])

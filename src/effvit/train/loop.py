@@ -33,6 +33,7 @@ from effvit.train.records import EpochRecord, StepReport, stops_early
 from effvit.train.running_loss import RunningLoss
 from effvit.train.runs import RunFolder
 from effvit.train.teachers import Teacher, open_teacher
+from effvit.train.tensorboard import Writer
 
 _SECONDS_WORTH_A_DRAWING = 10
 """Epochs that take longer each redraw the curves, which takes a third of a second; others wait for the end."""
@@ -88,8 +89,11 @@ def fit(
     keep = save_weights or efficientvit_saver(model, data, config, run)
 
     state = load_state(run, learner) if resume else RunState()
+    board = None
     try:
         if is_main():
+            if config.tensorboard:
+                board = Writer(run.path / "tensorboard", epochs_done=len(state.history))
             run.remove_leftovers()
             run.update_record(status="running", ended=None)
             if not resume:
@@ -103,6 +107,8 @@ def fit(
             if is_main():
                 keep_epoch(run, learner, state.history, keep)
                 save_state(run, learner, state)
+                if board is not None:
+                    board.write(state.history[-1])
                 if state.history[-1].seconds > _SECONDS_WORTH_A_DRAWING:
                     write_curves(run.path / "curves.png", state.history)
                 if on_epoch is not None:
@@ -111,6 +117,9 @@ def fit(
         with suppress(EffvitError):  # the disk may be what failed; the first error is the one to tell
             _close(run, state.history, "interrupted" if isinstance(error, KeyboardInterrupt) else "failed")
         raise
+    finally:
+        if board is not None:
+            board.close()
     _close(run, state.history, "finished")
     return state.history
 

@@ -47,7 +47,7 @@ def report_html(run: RunFolder) -> str:
 
     record, config = run.read_record(), run.read_config()
     data = _data(run)
-    history = [EpochRecord(**epoch) for epoch in run.read_metrics()]
+    history = _history(run)
     about = _network(run, record)
     environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True)
     page = environment.from_string(TEMPLATE).render(
@@ -73,12 +73,22 @@ def _data(run: RunFolder) -> PictureData:
 
 
 def _evaluation(run: RunFolder, data: PictureData) -> dict[str, Any] | None:
-    """The evaluation on the held-out pictures; None if there is none, or one of an earlier version of this package."""
+    """The evaluation on the held-out pictures; None if there is none."""
     folder = run.path / "eval"
     if not (folder / "summary.json").is_file() or not (folder / "predictions.json").is_file():
         return None
     summary, predictions = read_json(folder / "summary.json"), read_json(folder / "predictions.json")
-    return evaluation_content(summary, predictions, data.val, folder)
+    try:
+        return evaluation_content(summary, predictions, data.val, folder)
+    except (KeyError, TypeError, AttributeError) as error:
+        raise RunError(f"{folder} is not what an evaluation writes; write it anew: effvit eval {run.path}") from error
+
+
+def _history(run: RunFolder) -> list[EpochRecord]:
+    try:
+        return [EpochRecord(**epoch) for epoch in run.read_metrics()]
+    except TypeError as error:
+        raise RunError(f"{run.path / 'metrics.jsonl'} is not what a run writes: {error}") from error
 
 
 def _network(run: RunFolder, record: dict[str, Any]) -> str:

@@ -1,0 +1,132 @@
+from __future__ import annotations
+
+import shutil
+from dataclasses import asdict, replace
+from html.parser import HTMLParser
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from effvit.data.datasets import PictureData
+from effvit.data.loaders import PictureLoader
+from effvit.data.transforms import eval_transform
+from effvit.errors import RunError
+from effvit.preprocessing import Preprocessing
+from effvit.train.config import TrainConfig
+from effvit.train.evaluate import evaluate
+from effvit.train.figures import write_curves
+from effvit.train.records import EpochRecord
+from effvit.train.report import write_evaluation
+from effvit.train.report_page import write_report
+from effvit.train.runs import RunFolder
+
+VOID = {"meta", "img", "br", "link", "hr", "input"}
+
+
+class Page(HTMLParser):
+    """The text of a page, its pictures, and whether every tag that is opened is closed."""
+
+    def __init__(self, html: str) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.text = ""
+        self.pictures: list[str] = []
+        self.sources: list[str] = []
+        self.feed(html)
+        self.close()
+        assert self.open == []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.sources += [value or "" for name, value in attrs if name in ("src", "href", "srcset", "data")]
+        if tag == "img":
+            self.pictures.append(dict(attrs)["src"] or "")
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        if not {"style", "script"} & set(self.open):
+            self.text += data
+
+
+@pytest.fixture(scope="module")
+def original(data: PictureData, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run folder as training and evaluation leave it, with made-up numbers and real photos."""
+    config = TrainConfig(epochs=3, batch_size=8, preprocessing=Preprocessing(image_size=(32, 32)))
+    names = ("<b>bold & co</b>", *data.class_names[1:])
+    data = replace(data, class_names=names)
+    run = RunFolder.create(
+        tmp_path_factory.mktemp("original") / "run", config, data, command="effvit train 'a <folder>'"
+    )
+    history = [
+        EpochRecord(epoch=n, learning_rate=1 / n, train_loss=2 / n, val_loss=1 / n, val_top1=n / 4,
+                    num_unreadable=0, pictures_per_second=1, seconds=90)
+        for n in (1, 2)
+    ]  # fmt: skip
+    run.write_metrics(asdict(record) for record in history)
+    write_curves(run.path / "curves.png", history)
+    run.finish("finished")
+    loader = PictureLoader(data.val, eval_transform(config.preprocessing), batch_size=4)
+    weight = np.random.default_rng(0).normal(size=(3, 3)).astype(np.float32)
+    evaluation = evaluate(
+        lambda batch: batch.mean(dim=(2, 3)) @ batch.new_tensor(weight),
+        loader,
+        class_names=names,
+        preprocessing=config.preprocessing,
+    )
+    write_evaluation(run.path / "eval", replace(evaluation, unreadable=("cannot read picture x.jpg: y",)))
+    return run.path
+
+
+@pytest.fixture
+def finished(original: Path, tmp_path: Path) -> RunFolder:
+    return RunFolder(Path(shutil.copytree(original, tmp_path / "run")))
+
+
+def test_page_is_whole_and_needs_nothing_else(finished: RunFolder, data: PictureData) -> None:
+    path = write_report(finished)
+    html = path.read_text(encoding="utf-8")
+    assert html.startswith("<!DOCTYPE html>")
+    page = Page(html)
+    assert page.sources and all(source.startswith("data:image/") for source in page.sources)
+    assert "http" not in html and "@import" not in html and "url(" not in html
+    num_drawings = 3  # curves, confusion, calibration
+    assert len(page.pictures) >= num_drawings + len(data.val)  # every held-out photo is among the least sure
+    assert len(html) < 3e6
+
+
+def test_page_says_what_was_trained_and_how_it_did(finished: RunFolder) -> None:
+    text = " ".join(Page(write_report(finished).read_text(encoding="utf-8")).text.split())
+    for words in (
+        "% top-1", "95 % interval", "on 6 held-out pictures", "24 training pictures of 3 classes",
+        "2 of 3 epochs in 3 minutes",
+        "was epoch 2 with top-1 50.0%", "effvit train 'a <folder>'", "<b>bold & co</b>", "cannot read picture x.jpg: y",
+        "augmentation.color_jitter", "calibration error", "torch",
+    ):  # fmt: skip
+        assert words in text, words
+
+
+def test_page_without_evaluation_or_pictures_or_epochs(finished: RunFolder) -> None:
+    root = finished.read_record()["data_root"]
+    predictions = finished.path / "eval" / "predictions.json"
+    predictions.write_text(predictions.read_text(encoding="utf-8").replace(root, "/nowhere"), encoding="utf-8")
+    finished.update_record(data_root="/nowhere")
+    without_photos = Page(write_report(finished).read_text(encoding="utf-8"))
+    assert len(without_photos.pictures) == 3 and "% top-1" in without_photos.text
+    shutil.rmtree(finished.path / "eval")
+    finished.update_record(data_root=root)
+    assert "Not evaluated yet" in Page(write_report(finished).read_text(encoding="utf-8")).text
+    (finished.path / "metrics.jsonl").unlink()
+    assert "no epoch is done yet" in Page(write_report(finished).read_text(encoding="utf-8")).text
+
+
+def test_damaged_evaluation_is_one_line(finished: RunFolder) -> None:
+    (finished.path / "eval" / "summary.json").write_text("{}")
+    with pytest.raises(RunError, match=r"eval is not what an evaluation writes.*effvit eval"):
+        write_report(finished)
+    (finished.path / "metrics.jsonl").write_text('{"epoch": 1}\n')
+    with pytest.raises(RunError, match=r"metrics\.jsonl is not what a run writes"):
+        write_report(finished)
