@@ -101,6 +101,7 @@ class Runs:
             config.model,
             num_classes=len(data.class_names),
             image_size=config.preprocessing.image_size,
+            window=config.window or None,
             drop_path=config.drop_path,
             distilled=bool(config.distillation.teacher),
         )

@@ -121,8 +121,12 @@ def _data(folder: Path, config: TrainConfig) -> tuple[Any, Batches, int]:
 
 
 def _network(name: str, num_classes: int, config: TrainConfig) -> nn.Module:
-    sized = {"img_size": config.preprocessing.image_size[0]} if name.startswith("efficientvit_m") else {}
-    model: nn.Module = timm.create_model(name, num_classes=num_classes, **sized)
+    shape: dict[str, Any] = {}
+    if name.startswith("efficientvit_m"):
+        shape["img_size"] = config.preprocessing.image_size
+        if config.window:
+            shape["window_size"] = (config.window,) * 3
+    model: nn.Module = timm.create_model(name, num_classes=num_classes, **shape)
     return model
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import sys
 from functools import partial
@@ -11,22 +10,12 @@ from types import ModuleType
 
 import pytest
 import torch
+from benchmark_scripts import load
 
 from effvit.deploy.speed.records import read_record
 from effvit.deploy.speed.sources import find_entrant
 from effvit.errors import EffvitError
 from effvit.timing import paired_ratio
-
-SCRIPTS = Path(__file__).resolve().parents[1] / "benchmarks"
-
-
-def load(name: str, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
-    spec = importlib.util.spec_from_file_location(name, SCRIPTS / f"{name}.py")
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    monkeypatch.setitem(sys.modules, name, module)  # dataclasses look their module up
-    spec.loader.exec_module(module)
-    return module
 
 
 @pytest.fixture
@@ -137,22 +126,23 @@ def test_the_eager_benchmark_keeps_a_record(
 
 
 def test_both_networks_are_trained_alike(script: ModuleType) -> None:
-    pair = script._same_networks("efficientvit_m0")
+    pair = script.same_networks("efficientvit_m0")
     images, targets = torch.randn(2, 3, 64, 64), torch.arange(2)
     for model in pair.values():
         script._training_step(model, images, targets)()
         assert all(parameter.grad is not None for parameter in model.parameters())
 
 
-def test_networks_that_differ_are_not_timed(script: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
-    weights = script.foreign_state_dict
+def test_networks_that_differ_are_not_timed(monkeypatch: pytest.MonkeyPatch) -> None:
+    networks = load("same_networks", monkeypatch)
+    weights = networks.foreign_state_dict
 
     def wrong(*arguments: object) -> dict[str, torch.Tensor]:
         return {name: value * 1.1 if "head" in name else value for name, value in weights(*arguments).items()}
 
-    monkeypatch.setattr(script, "foreign_state_dict", wrong)
+    monkeypatch.setattr(networks, "foreign_state_dict", wrong)
     with pytest.raises(EffvitError, match="efficientvit_m0: ours and timm's are not the same network: largest error"):
-        script._same_networks("efficientvit_m0")
+        networks.same_networks("efficientvit_m0")
 
 
 def test_a_wrong_name_ends_the_script(

@@ -23,7 +23,7 @@ def test_check_shows_findings_and_leaves_with_0(
     # Both parts are written from one seed, so that every picture leaks.
     assert run(["data", "check", str(folder), "--output", str(tmp_path / "out"), "--image-size", "64"]) == 0
     printed = capsys.readouterr()
-    assert "6 validation pictures are also among the training pictures" in printed.out
+    assert "validation pictures with a copy among the training pictures: 6" in printed.out
     assert "[dog]" in printed.out and "contact_sheet.png" in printed.err
     assert (tmp_path / "out" / "contact_sheet.png").stat().st_size > 1000
     written = json.loads((tmp_path / "out" / "check.json").read_text())

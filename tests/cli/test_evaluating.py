@@ -12,6 +12,7 @@ import pytest
 import timm
 import torch
 import torchvision
+from helpers import randomise
 from timm.data import create_transform, resolve_model_data_config
 
 import effvit
@@ -21,6 +22,8 @@ from effvit.cli.main import run
 from effvit.cli.published import describe
 from effvit.data.pictures import read_picture
 from effvit.data.transforms import eval_transform, normalize
+from effvit.model.checkpoints import WeightsInfo, save, save_foreign
+from effvit.preprocessing import Preprocessing
 
 SQUEEZENET = "torchvision:squeezenet1_1"
 
@@ -57,13 +60,23 @@ def imagenet_folders(data_dir: Path, tmp_path_factory: pytest.TempPathFactory) -
     return root
 
 
-@pytest.fixture(scope="module")
-def trained(photos: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run of our own; two epochs on thirty photos leave mistakes."""
-    folder = tmp_path_factory.mktemp("runs") / "run"
-    size = ["--model", "efficientvit_tiny", "--image-size", "32", "--batch-size", "8"]
-    assert run(["train", str(photos), *size, "--epochs", "2", "--output", str(folder)]) == 0
-    return folder
+@pytest.fixture
+def weights(tmp_path: Path) -> Path:
+    """A weights folder of a network that says something different of every picture."""
+    network = effvit.create_model("efficientvit_tiny", num_classes=3, image_size=32)
+    info = WeightsInfo(class_names=("a", "b", "c"), preprocessing=Preprocessing(image_size=(32, 32)))
+    return save(tmp_path / "weights", randomise(network), info)  # type: ignore[arg-type]
+
+
+@pytest.fixture
+def labelled(weights: Path, photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Path:
+    """Photos labelled with what that network says of them, every fifth wrongly: a network that is often right."""
+    root = tmp_path / "labelled"
+    for index, row in enumerate(result(["predict", str(weights), str(photos)], capsys)):
+        name = row["classes"][1 if index % 5 == 0 else 0]["name"]
+        (root / name).mkdir(parents=True, exist_ok=True)
+        (root / name / f"{index}.jpg").symlink_to(row["path"])
+    return root
 
 
 def is_as_published(summary: dict[str, Any]) -> None:
@@ -101,8 +114,12 @@ def test_folders_and_lists_are_read_by_synset_name_and_number(
         device="cpu",
         namings=description.namings,
     )
+    by_number = tmp_path / "by-number"
+    for row in rows:
+        (by_number / row["index"]).mkdir(parents=True)
+        (by_number / row["index"] / row["file"]).symlink_to(labels.parent / "images" / row["file"])
     expected = {row["file"]: int(row["index"]) for row in rows}
-    for place, naming in ((imagenet_folders, "synsets"), (numbered, "numbers"), (labels, "")):
+    for place, naming in ((imagenet_folders, "synsets"), (by_number, "class numbers"), (numbered, ""), (labels, "")):
         samples = find_labelled(str(place), classifier)
         assert {sample.path.name: sample.target for sample in samples} == expected
         assert naming in capsys.readouterr().err  # a reading that is not by name is said
@@ -149,6 +166,21 @@ def test_torchvision_networks_are_fed_what_torchvision_feeds_them(name: str, pho
         torch.testing.assert_close(mine, theirs(picture), rtol=0, atol=1e-5)
 
 
+def test_network_of_ours_by_name_is_read_as_imagenets(
+    imagenet_folders: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As `effvit eval efficientvit_m0 imagenet/val --weights imagenet`, with random weights and no download."""
+    some = tmp_path / "val"
+    some.mkdir()
+    for folder in sorted(imagenet_folders.iterdir())[:5]:
+        (some / folder.name).symlink_to(folder)
+    path = save_foreign(tmp_path / "official.pth", effvit.create_model("efficientvit_tiny"), "official")
+    arguments = ["eval", "efficientvit_tiny", str(some), "--weights", str(path), "--image-size", "64"]
+    summary = result([*arguments, "--output", str(tmp_path / "out")], capsys)
+    assert summary["num_pictures"] == 5
+    assert [row["name"] for row in summary["per_class"] if row["num_pictures"]][:2] == ["tench", "brambling"]
+
+
 def test_names_of_imagenets_classes_are_all_different() -> None:
     names = describe("timm:mobilenetv3_small_100").class_names
     assert len(set(names)) == 1000 and names[134] == "crane (n02012849)" and names[517] == "crane (n03126707)"
@@ -160,51 +192,60 @@ def test_names_of_imagenets_classes_are_all_different() -> None:
 
 
 def test_temperature_travels_with_the_weights(
-    trained: Path, photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    weights: Path, labelled: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    pictures = ["predict", str(trained), str(photos)]
+    pictures = ["predict", str(weights), str(labelled), "--top-k", "3"]
     before = result(pictures, capsys)
-    capsys.readouterr()
-    assert run(["eval", str(trained), str(photos), "--calibrate", "--output", str(tmp_path / "eval")]) == 0
+    evaluation = ["eval", str(weights), str(labelled), "--calibrate", "--output"]
+    assert run([*evaluation, str(tmp_path / "eval")]) == 0
     said = capsys.readouterr().err
-    temperature = effvit.load(trained)[1].temperature
-    assert temperature != 1 and f"temperature {temperature:.3f}" in said
+    temperature = effvit.load(weights)[1].temperature
+    assert abs(temperature - 1) > 0.05 and f"temperature {temperature:.3f}" in said
     fitted = json.loads((tmp_path / "eval" / "summary.json").read_text())["calibrated"]
-    assert fitted["temperature"] == temperature and fitted["data"] == str(photos)
-    assert effvit.load(trained)[1].provenance["calibration"] == fitted
+    assert fitted["temperature"] == temperature and fitted["data"] == str(labelled)
+    assert effvit.load(weights)[1].provenance["calibration"] == fitted
 
     after = result(pictures, capsys)
-    assert run(["export", str(trained), "--output", str(tmp_path / "net.onnx")]) == 0
-    exported = result(["predict", str(tmp_path / "net.onnx"), str(photos)], capsys)
-    for old, new, in_file in zip(before, after, exported, strict=True):
+    for old, new in zip(before, after, strict=True):
         assert [entry["name"] for entry in old["classes"]] == [entry["name"] for entry in new["classes"]]
-        logs = np.log([entry["probability"] for entry in old["classes"]])
-        assert np.log([entry["probability"] for entry in new["classes"]]) == pytest.approx(
-            np.log(np.exp(logs / temperature) / np.exp(logs / temperature).sum()), abs=1e-3
-        )
-        for ours, theirs in zip(new["classes"], in_file["classes"], strict=True):
-            assert ours["probability"] == pytest.approx(theirs["probability"], abs=1e-4)
+        powers = np.array([entry["probability"] for entry in old["classes"]]) ** (1 / temperature)
+        assert [entry["probability"] for entry in new["classes"]] == pytest.approx(powers / powers.sum(), abs=1e-5)
 
-    calibrated = ["eval", str(trained), str(photos), "--calibrate", "--output", str(tmp_path / "again")]
-    again = result(calibrated, capsys)["calibrated"]
-    assert again["temperature"] == pytest.approx(temperature, rel=1e-4)  # fitted anew, not on top
+    again = result([*evaluation, str(tmp_path / "again")], capsys)
+    assert again["temperature"] == temperature  # what these scores were computed with
+    assert again["calibrated"]["temperature"] == pytest.approx(temperature, rel=1e-4)  # fitted anew, not on top
+    assert again["loss"] < json.loads((tmp_path / "eval" / "summary.json").read_text())["loss"]
+
+
+@pytest.mark.slow
+def test_temperature_travels_into_the_exported_file(
+    weights: Path, labelled: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(["eval", str(weights), str(labelled), "--calibrate", "--output", str(tmp_path / "eval")]) == 0
+    assert run(["export", str(weights), "--output", str(tmp_path / "net.onnx")]) == 0
+    of_network, of_file = (
+        result(["predict", str(source), str(labelled)], capsys) for source in (weights, tmp_path / "net.onnx")
+    )
+    for ours, theirs in zip(of_network, of_file, strict=True):
+        for one, other in zip(ours["classes"], theirs["classes"], strict=True):
+            assert one["name"] == other["name"] and one["probability"] == pytest.approx(other["probability"], abs=1e-4)
 
 
 def test_what_does_not_go_together_is_one_line(
-    trained: Path, photos: Path, squeezenet: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    weights: Path, photos: Path, squeezenet: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    weights = squeezenet[2]
+    file = squeezenet[2]
     mistakes = {
-        f"{trained} --weights {weights}": "--weights goes with timm:NAME or torchvision:NAME",
-        f"{trained} --like {SQUEEZENET}": "--like is for an exported file",
+        f"{weights} --weights {file}": "--weights goes with a name",
+        f"{weights} --like {SQUEEZENET}": "--like is for an exported file",
         "timm:mobilenetv3_smal": "timm has no network 'mobilenetv3_smal'; nearest:",
         "torchvision:squeezenet1": "torchvision has no classifier 'squeezenet1'; nearest:",
         "torchvision:fasterrcnn_resnet50_fpn": "is no classifier",
         f"{SQUEEZENET} --weights missing.pth": "no weights at missing.pth",
-        f"torchvision:squeezenet1_0 --weights {weights}": "does not fit torchvision:squeezenet1_0",
-        f"{SQUEEZENET} --weights {weights} --calibrate": "--calibrate writes into a run or a weights folder",
-        f"{SQUEEZENET} --weights {weights}": "the network does not know",
-        f"{trained} --max-unreadable 2": "--max-unreadable must be in 0..1, got 2",
+        f"torchvision:squeezenet1_0 --weights {file}": "does not fit torchvision:squeezenet1_0",
+        f"{SQUEEZENET} --weights {file} --calibrate": "--calibrate writes into a run or a weights folder",
+        f"{SQUEEZENET} --weights {file}": "the network does not know",
+        f"{weights} --max-unreadable 2": "--max-unreadable must be in 0..1, got 2",
     }
     for arguments, expected in mistakes.items():
         source, *options = arguments.split()

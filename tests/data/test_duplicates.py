@@ -88,6 +88,13 @@ def test_the_fast_search_finds_what_comparing_all_finds(coarse: list[int], draw:
     assert {(pair.first, pair.second) for pair in near_pairs(coarse, fine)} == expected
 
 
+def test_differing_bits_spread_evenly_are_found_as_well() -> None:
+    spread = sum(1 << bit for bit in (5, 15, 26, 37, 47, 58))
+    for shift in range(-5, 6):
+        moved = spread << shift if shift > 0 else spread >> -shift
+        assert len(near_pairs([0, moved], [(0, 0, 0, 0)] * 2)) == 1
+
+
 def test_the_fine_hash_confirms() -> None:
     same, limit, beyond = (0, 0, 0, 0), (2**MAX_FINE_BITS - 1, 0, 0, 0), (0, 2 ** (MAX_FINE_BITS + 1) - 1, 0, 0)
     assert near_pairs([5, 5, 5], [same, limit, beyond]) == [NearPair(0, 1, MAX_FINE_BITS)]

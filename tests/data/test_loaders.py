@@ -1,19 +1,26 @@
 from __future__ import annotations
 
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
 from PIL import Image
 
 from effvit.data.augmentation import Augmentation
 from effvit.data.datasets import find_samples
-from effvit.data.loaders import Batch, PictureLoader, Unreadable, UnreadableCount, _EvenBatches, derive_seed
+from effvit.data.loaders import Batch, PictureLoader, Unreadable, UnreadableCount, dead_workers_in_one_line
+from effvit.data.order import Order
+from effvit.data.randomness import derive_seed
 from effvit.data.samples import Sample
-from effvit.data.transforms import eval_transform, train_transform
-from effvit.errors import ConfigError, DataError
+from effvit.data.transforms import Transform, eval_transform, train_transform
+from effvit.errors import ConfigError, DataError, RunError
 from effvit.preprocessing import Preprocessing
 
 SMALL = Preprocessing(image_size=(32, 32))
@@ -24,8 +31,12 @@ def samples(photos: Path) -> tuple[Sample, ...]:
     return find_samples(photos).samples
 
 
-def augmented(samples: tuple[Sample, ...], **options: int) -> PictureLoader:
-    return PictureLoader(samples, train_transform(SMALL, Augmentation()), batch_size=8, shuffle=True, **options)
+STRONG = Augmentation(rand_augment="rand-m9-mstd0.5-inc1")
+
+
+def augmented(samples: tuple[Sample, ...], augmentation: Augmentation | None = None, **options: int) -> PictureLoader:
+    transform = train_transform(SMALL, augmentation or Augmentation())
+    return PictureLoader(samples, transform, batch_size=8, order=Order.SHUFFLE, **options)
 
 
 def equal(first: list[Batch], second: list[Batch]) -> bool:
@@ -35,8 +46,9 @@ def equal(first: list[Batch], second: list[Batch]) -> bool:
     )
 
 
-def test_workers_do_not_change_a_batch(samples: tuple[Sample, ...]) -> None:
-    alone, helped = augmented(samples, seed=3), augmented(samples, seed=3, num_workers=2)
+@pytest.mark.parametrize("augmentation", [None, STRONG])
+def test_workers_do_not_change_a_batch(samples: tuple[Sample, ...], augmentation: Augmentation | None) -> None:
+    alone, helped = augmented(samples, augmentation, seed=3), augmented(samples, augmentation, seed=3, num_workers=2)
     for epoch in (0, 1, 5):  # the workers live on from epoch to epoch
         assert equal(list(alone.batches(epoch)), list(helped.batches(epoch)))
 
@@ -54,10 +66,127 @@ def test_epochs_and_seeds_differ(samples: tuple[Sample, ...]) -> None:
     assert not equal(first, list(augmented(samples, seed=1).batches(0)))
 
 
-def test_a_pass_leaves_the_global_generator_alone(samples: tuple[Sample, ...]) -> None:
-    before = torch.get_rng_state()
-    list(augmented(samples).batches(0))
-    assert torch.equal(torch.get_rng_state(), before)
+def test_a_pass_leaves_the_global_generators_alone(samples: tuple[Sample, ...]) -> None:
+    before = torch.get_rng_state(), random.getstate(), np.random.get_state()[1].tolist()
+    list(augmented(samples, STRONG).batches(0))
+    assert torch.equal(torch.get_rng_state(), before[0])
+    assert (random.getstate(), np.random.get_state()[1].tolist()) == before[1:]
+
+
+@pytest.mark.parametrize("num_workers", [0, 2])
+@pytest.mark.parametrize("repeats", [1, 3])
+def test_a_pass_goes_on_from_any_step(samples: tuple[Sample, ...], num_workers: int, repeats: int) -> None:
+    loader = augmented(samples, STRONG, num_workers=num_workers, repeats=repeats)
+    whole = list(loader.batches(2))
+    for start in (1, len(loader) - 1, len(loader)):
+        assert equal(list(loader.batches(2, start)), whole[start:])
+
+
+@pytest.mark.parametrize("repeats", [1, 3])
+def test_processes_share_a_batch(samples: tuple[Sample, ...], repeats: int) -> None:
+    alone = augmented(samples, STRONG, repeats=repeats)
+    parts = [augmented(samples, STRONG, repeats=repeats, rank=rank, num_processes=2) for rank in range(2)]
+    assert {len(part) for part in parts} == {len(alone)}
+    for whole, *pieces in zip(alone.batches(1), *(part.batches(1) for part in parts), strict=True):
+        assert torch.equal(torch.cat([piece.images for piece in pieces]), whole.images)
+        assert torch.equal(torch.cat([piece.indices for piece in pieces]), whole.indices)
+
+
+@pytest.mark.parametrize("num_workers", [0, 1])
+def test_a_process_without_pictures_gets_an_empty_batch(samples: tuple[Sample, ...], num_workers: int) -> None:
+    transform = eval_transform(SMALL)
+    (batch,) = PictureLoader(
+        samples[:2], transform, batch_size=8, rank=2, num_processes=3, num_workers=num_workers
+    ).batches()
+    assert len(batch.images) == len(batch.targets) == len(batch.indices) == len(batch.unreadable) == 0
+
+
+@pytest.mark.parametrize(("order", "repeats"), [(Order.SHUFFLE, 3), (Order.BALANCED, 1)])
+def test_each_look_at_a_picture_is_another(photos: Path, order: Order, repeats: int) -> None:
+    samples = find_samples(photos).samples[:12]  # ten of one class and two of another
+    transform = train_transform(SMALL, Augmentation())
+    loader = PictureLoader(samples, transform, batch_size=5, order=order, repeats=repeats)
+    assert sum(len(batch.indices) for batch in loader.batches()) == len(samples)
+    looks = [tuple(image.flatten().tolist()) for batch in loader.batches() for image in batch.images]
+    assert len(set(looks)) == len(samples)
+    positions = [position for batch in loader.batches() for position in batch.indices.tolist()]
+    assert len(set(positions)) == (4 if order is Order.SHUFFLE else 8)
+
+
+def test_the_wait_for_data_is_told(samples: tuple[Sample, ...]) -> None:
+    def slow(picture: Image.Image) -> torch.Tensor:
+        time.sleep(0.005)
+        return torch.zeros(3, 8, 8, dtype=torch.uint8)
+
+    loader = PictureLoader(samples, slow, batch_size=8)
+    for _ in range(2):  # of the last pass alone
+        started = time.perf_counter()
+        for _ in loader.batches():
+            time.sleep(0.05)
+        passed = time.perf_counter() - started
+        assert 0.005 * len(samples) <= loader.seconds_waited <= passed - 0.05 * len(loader)
+
+
+class KilledAtFive:
+    """A transform that ends its process as the machine does when it is short of memory."""
+
+    def __init__(self) -> None:
+        self.calls = 0
+
+    def __call__(self, picture: Image.Image) -> torch.Tensor:
+        self.calls += 1
+        if self.calls == 5:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return torch.zeros(3, 8, 8, dtype=torch.uint8)
+
+
+def test_a_killed_worker_is_one_line(samples: tuple[Sample, ...]) -> None:
+    loader = PictureLoader(samples, KilledAtFive(), batch_size=2, num_workers=1)
+    with (
+        pytest.raises(RunError, match=r"^a process that decodes pictures was killed \(.*pid.*num_workers=\.\.\.\)$"),
+        dead_workers_in_one_line(),
+    ):
+        list(loader.batches())
+
+
+def test_other_errors_pass_the_block_for_dead_workers() -> None:
+    with pytest.raises(RuntimeError, match="another") as caught, dead_workers_in_one_line():
+        raise RuntimeError("another")
+    assert not isinstance(caught.value, RunError)
+
+
+def test_more_workers_than_cores_are_no_warning(samples: tuple[Sample, ...]) -> None:
+    workers = len(os.sched_getaffinity(0)) + 1
+    assert next(PictureLoader(samples, eval_transform(SMALL), batch_size=4, num_workers=workers).batches())
+
+
+def test_an_interrupted_pass_ends_its_workers_quietly(samples: tuple[Sample, ...], tmp_path: Path) -> None:
+    script = """
+import sys, time
+from pathlib import Path
+from effvit.data.datasets import find_samples
+from effvit.data.loaders import PictureLoader
+from effvit.data.transforms import eval_transform
+from effvit.preprocessing import Preprocessing
+
+loader = PictureLoader(find_samples(Path(sys.argv[1])).samples, eval_transform(Preprocessing(image_size=(32, 32))),
+                       batch_size=1, num_workers=2)
+try:
+    for _ in loader.batches():
+        print("ready", flush=True)
+        time.sleep(60)
+except KeyboardInterrupt:
+    print("interrupted", flush=True)
+"""
+    process = subprocess.Popen(
+        [sys.executable, "-c", script, str(samples[0].path.parents[1])],
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True,
+    )  # fmt: skip
+    assert process.stdout is not None
+    assert process.stdout.readline() == "ready\n"
+    os.killpg(process.pid, signal.SIGINT)  # as a terminal does
+    output, errors = process.communicate(timeout=60)
+    assert (output, errors, process.returncode) == ("interrupted\n", "", 0)
 
 
 def test_evaluation_order_is_the_samples(samples: tuple[Sample, ...]) -> None:
@@ -68,20 +197,13 @@ def test_evaluation_order_is_the_samples(samples: tuple[Sample, ...]) -> None:
     assert len(batches) == len(loader)
 
 
-@given(st.integers(1, 300), st.integers(1, 70), st.integers(0, 3))
-def test_batches_are_even_and_leave_nothing_out(num_samples: int, batch_size: int, epoch: int) -> None:
-    sampler = _EvenBatches(num_samples, batch_size, shuffle=True, seed=0)
-    sampler.epoch = epoch
-    batches = list(sampler)
-    sizes = [len(batch) for batch in batches]
-    assert sorted(index for batch in batches for _, index in batch) == list(range(num_samples))
-    assert max(sizes) <= batch_size and max(sizes) - min(sizes) <= 1 and len(batches) == len(sampler)
-
-
-def test_corrupt_picture_is_left_out_and_reported(samples: tuple[Sample, ...], tmp_path: Path) -> None:
+@pytest.mark.parametrize("transform", [eval_transform(SMALL), train_transform(SMALL, Augmentation())])
+def test_corrupt_picture_is_left_out_and_reported(
+    samples: tuple[Sample, ...], tmp_path: Path, transform: Transform
+) -> None:
     (tmp_path / "bad.jpg").write_bytes(b"no picture")
     mixed = [samples[0], Sample(tmp_path / "bad.jpg", 2), samples[1]]
-    (batch,) = PictureLoader(mixed, eval_transform(SMALL), batch_size=4).batches()
+    (batch,) = PictureLoader(mixed, transform, batch_size=4).batches()
     assert batch.indices.tolist() == [0, 2] and len(batch.images) == len(batch.targets) == 2
     assert [entry.position for entry in batch.unreadable] == [1]
     assert "bad.jpg: not a picture" in batch.unreadable[0].reason
@@ -93,13 +215,23 @@ def test_batch_of_corrupt_pictures_is_empty(tmp_path: Path) -> None:
     assert len(batch.targets) == len(batch.images) == 0 and len(batch.unreadable) == 1
 
 
-@pytest.mark.parametrize(("num_pictures", "allowed"), [(1, 1), (10, 1), (199, 1), (200, 2), (1000, 10)])
-def test_more_than_one_and_one_percent_is_too_many(num_pictures: int, allowed: int) -> None:
-    count = UnreadableCount(num_pictures)
+@pytest.mark.parametrize(
+    ("num_pictures", "share", "allowed"),
+    [(1, 0.01, 1), (10, 0.01, 1), (199, 0.01, 1), (200, 0.01, 2), (1000, 0.01, 10), (10, 0.0, 1), (10, 0.5, 5)],
+)
+def test_more_than_one_and_the_share_is_too_many(num_pictures: int, share: float, allowed: int) -> None:
+    count = UnreadableCount(num_pictures, share)
     for position in range(allowed):
         count.add([Unreadable(position, f"cannot read picture {position}.jpg: x")])
-    with pytest.raises(DataError, match=rf"at least {allowed + 1} of {num_pictures} pictures .* picture 0\.jpg: x"):
+    with pytest.raises(
+        DataError,
+        match=rf"at least {allowed + 1} of {num_pictures} pictures .*{share:.2%}; .*max_unreadable.* picture 0\.jpg: x",
+    ):
         count.add([Unreadable(allowed, "cannot read picture last.jpg: x")])
+
+
+def test_all_pictures_may_be_unreadable_if_that_is_allowed() -> None:
+    UnreadableCount(3, 1.0).add(Unreadable(position, "x") for position in range(3))
 
 
 def test_wrong_numbers_and_no_samples_are_errors(samples: tuple[Sample, ...]) -> None:

@@ -107,7 +107,10 @@ def test_labels_in_json_and_what_is_no_sample(tmp_path: Path) -> None:
         "dir/a.txt": "a caption",
         "two.PNG": "second",
         "two.json": json.dumps({"class": 7}),
-        "two.cls": "dog",  # the plain label goes before the record
+        "two.cls": "dog",  # the plain label goes before the record, in either order
+        "three.jpg": "third",
+        "three.cls": "dog",
+        "three.json": json.dumps({"label": "cat"}),
         "none.jpg": "no label",
         "bad.jpg": "bad label",
         "bad.json": "{",
@@ -115,12 +118,41 @@ def test_labels_in_json_and_what_is_no_sample(tmp_path: Path) -> None:
         "dir/a.seg.png": "a mask",
     }
     index = read_index(write_tar(tmp_path / "a.tar", members))
-    assert [(entry.member, entry.label) for entry in index.entries] == [("dir/a.b.jpg", "cat"), ("two.PNG", "dog")]
+    assert [(entry.member, entry.label) for entry in index.entries] == [
+        ("dir/a.b.jpg", "cat"),
+        ("two.PNG", "dog"),
+        ("three.jpg", "dog"),
+    ]
     assert dict(index.skipped) == {
         "dir/a.seg.png": "a second picture of its sample, beside dir/a.b.jpg",
         "none.jpg": "no label",
         "bad.jpg": "no label",
     }
+
+
+def test_names_in_any_script_are_found_in_tars_of_any_make(tmp_path: Path) -> None:
+    for name, layout in (("pax", tarfile.PAX_FORMAT), ("gnu", tarfile.GNU_FORMAT)):
+        shard = tmp_path / f"{name}.tar"
+        with tarfile.open(shard, "w", format=layout, encoding="utf-8", errors="surrogateescape") as archive:
+            for member in ("りんご.jpg", "りんご.cls", os.fsdecode(b"caf\xe9.jpg")):
+                archive.addfile(
+                    tarfile.TarInfo(member) if member[-1] == "g" else label_member(member), io.BytesIO(b"1")
+                )
+            link = tarfile.TarInfo("link.jpg")
+            link.type, link.linkname = tarfile.SYMTYPE, "/etc/passwd"
+            archive.addfile(link)
+        index = read_index(shard)
+        assert [entry.member for entry in index.entries] == ["りんご.jpg"]
+        assert dict(index.skipped) == {
+            r"caf\udce9.jpg": "its name is not UTF-8, so no list of pictures can hold it",
+            "link.jpg": "a link or another special member",
+        }
+
+
+def label_member(name: str) -> tarfile.TarInfo:
+    member = tarfile.TarInfo(name)
+    member.size = 1
+    return member
 
 
 def test_the_index_is_kept_and_a_changed_shard_is_noticed(tmp_path: Path) -> None:

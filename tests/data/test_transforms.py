@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -9,14 +10,20 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
+from timm.data.transforms_factory import create_transform
 from torchvision.transforms import InterpolationMode, v2
 
 from effvit.data.augmentation import Augmentation
-from effvit.data.pictures import read_picture
+from effvit.data.decoding import open_for_training
+from effvit.data.pictures import read_picture, read_sample
+from effvit.data.rand_augment import mend_posterize, rand_augment
+from effvit.data.randomness import seeded
+from effvit.data.samples import Sample
 from effvit.data.transforms import covering_size, eval_transform, normalize, train_transform
 from effvit.errors import ConfigError
 from effvit.preprocessing import Preprocessing
 
+RAND_AUGMENT = "rand-m9-mstd0.5-inc1"
 STILL = Augmentation(crop_scale=(1, 1), crop_aspect=(1, 1), horizontal_flip=0, color_jitter=0)
 
 
@@ -54,18 +61,95 @@ def test_both_presets_give_uint8_of_the_asked_size(imagenet_photos: list[Image.I
 def test_training_without_augmentation_is_the_whole_centre(imagenet_photos: list[Image.Image]) -> None:
     preprocessing = Preprocessing(image_size=(96, 96), crop_ratio=1.0)
     square = imagenet_photos[0].resize((200, 200))
-    assert torch.equal(train_transform(preprocessing, STILL)(square), eval_transform(preprocessing)(square))
+    mine, other = (
+        make(square).int() for make in (train_transform(preprocessing, STILL), eval_transform(preprocessing))
+    )
+    assert ((mine - other).abs() > 1).float().mean() < 0.002  # the resize may round otherwise
 
 
-def test_augmentation_follows_torchs_seed(imagenet_photos: list[Image.Image]) -> None:
-    transform = train_transform(Preprocessing(image_size=(64, 64)), Augmentation())
+@pytest.mark.parametrize("rand_augment", ["", RAND_AUGMENT])
+def test_augmentation_follows_the_seed(imagenet_photos: list[Image.Image], rand_augment: str) -> None:
+    transform = train_transform(Preprocessing(image_size=(64, 64)), Augmentation(rand_augment=rand_augment))
 
     def draw(seed: int) -> torch.Tensor:
-        torch.manual_seed(seed)
-        return transform(imagenet_photos[0])
+        with seeded(seed):
+            return transform(imagenet_photos[0])
 
     assert torch.equal(draw(1), draw(1))
     assert not torch.equal(draw(1), draw(2))
+
+
+def timms(size: tuple[int, int], augmentation: Augmentation) -> Callable[[Image.Image], torch.Tensor]:
+    """timm's transform for these settings, up to uint8."""
+    ratio = tuple(stretch * size[1] / size[0] for stretch in augmentation.crop_aspect)
+    transform = create_transform(
+        size, is_training=True, use_prefetcher=True, scale=augmentation.crop_scale, ratio=ratio,
+        hflip=augmentation.horizontal_flip, color_jitter=augmentation.color_jitter or None,
+        auto_augment=augmentation.rand_augment or None, interpolation="bicubic",
+    )  # fmt: skip
+    for step in transform.transforms:
+        if hasattr(step, "ops"):
+            mend_posterize(step)
+    return lambda picture: torch.as_tensor(transform(picture))
+
+
+def test_training_pictures_are_timms(imagenet_photos: list[Image.Image]) -> None:
+    """Same seed, same crop, mirror and colours; the resize may round otherwise."""
+    augmentation = Augmentation(crop_scale=(0.08, 1.0), color_jitter=0.4)
+    ours, theirs = train_transform(Preprocessing(image_size=(64, 96)), augmentation), timms((64, 96), augmentation)
+    for seed in range(24):
+        with seeded(seed):
+            mine = ours(imagenet_photos[seed % 8])
+        with seeded(seed):
+            other = theirs(imagenet_photos[seed % 8])
+        difference = (mine.int() - other.int()).abs().float()
+        assert difference.mean() < 0.3 and (difference > 1).float().mean() < 0.02
+
+
+@pytest.mark.parametrize("words", [RAND_AUGMENT, "rand-m15-n3-mmax20-p1", "rand"])
+def test_rand_augment_is_timms(words: str, imagenet_photos: list[Image.Image]) -> None:
+    """Without a resize every pixel is the same."""
+    augmentation = replace(STILL, crop_scale=(1, 1), rand_augment=words)
+    ours, theirs = train_transform(Preprocessing(image_size=(64, 64)), augmentation), timms((64, 64), augmentation)
+    small = [photo.resize((64, 64)) for photo in imagenet_photos]
+    changed = 0
+    for seed in range(100):
+        with seeded(seed):
+            mine = ours(small[seed % 8])
+        with seeded(seed):
+            other = theirs(small[seed % 8])
+        assert torch.equal(mine, other)
+        changed += not np.array_equal(mine.permute(1, 2, 0).numpy(), np.asarray(small[seed % 8]))
+    assert changed > 50
+
+
+def test_posterising_to_no_bits_gives_black(imagenet_photos: list[Image.Image]) -> None:
+    """timm asks for it at full strength; Pillow 13 refuses."""
+    augment = rand_augment("rand-m10-inc1-p1-n1", Preprocessing())
+    (posterize,) = [operation for operation in augment.ops if operation.name == "PosterizeIncreasing"]
+    assert np.asarray(posterize(imagenet_photos[0])).max() == 0
+
+
+def test_rand_augment_takes_the_jitters_place(imagenet_photos: list[Image.Image]) -> None:
+    weak = replace(STILL, rand_augment="rand-m9-p0", color_jitter=0.9)
+    small = imagenet_photos[0].resize((64, 64))
+    assert np.array_equal(draws(weak, small, 1)[0], np.asarray(small))
+
+
+@pytest.mark.parametrize("words", ["rand-x9", "rand-m9x", "rand-m-9", "rand-inc", "rand-m9-std0.5", "rand-m9-"])
+def test_words_that_timm_does_not_understand_are_an_error(words: str) -> None:
+    with pytest.raises(ConfigError, match=rf"timm does not understand rand_augment '{words}' .*an example is"):
+        train_transform(Preprocessing(), Augmentation(rand_augment=words))
+
+
+def test_a_file_and_its_picture_are_treated_alike(data_dir: Path) -> None:
+    sample = Sample(sorted((data_dir / "coco_mini" / "train").iterdir())[0], 0)
+    transform = train_transform(Preprocessing(image_size=(224, 288)), Augmentation())
+    with seeded(0):
+        from_file = transform(open_for_training(sample))
+    with seeded(0):
+        from_picture = transform(read_sample(sample))
+    assert torch.equal(from_file, from_picture)  # whose crops are too small to be decoded at half the size
 
 
 def draws(augmentation: Augmentation, picture: Image.Image, number: int) -> np.ndarray:

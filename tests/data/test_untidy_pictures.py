@@ -169,7 +169,7 @@ def test_names_in_any_script_are_read_and_told_in_one_line(tmp_path: Path, photo
     photo.save(path, format="PNG")
     assert read_picture(path).size == photo.size
     path.write_bytes(b"")
-    with pytest.raises(DataError, match="not a picture") as caught:
+    with pytest.raises(DataError, match="the file is empty") as caught:
         read_picture(path)
     message = str(caught.value)
     assert NAMES[name] in message and len(message.splitlines()) == 1

@@ -20,7 +20,7 @@ from effvit.data.datasets import PictureData, find_data
 from effvit.errors import DataError, RunError
 from effvit.train.config import TrainConfig
 from effvit.train.loop import fit
-from effvit.train.records import EpochRecord, StepReport
+from effvit.train.records import StepReport
 from effvit.train.runs import RunFolder
 
 

@@ -253,6 +253,10 @@ def test_what_is_dropped_follows_seed_and_epoch_alone(one_step: TrainConfig, dat
     assert dropped("again", seed=0, elsewhere=2) == first
     assert len({*first, *dropped("other", seed=1, elsewhere=1)}) == 6  # no two epochs alike, nor two seeds
 
+    several_steps = Watched()
+    watch(several_steps, data, dataclasses.replace(one_step, batch_size=8), tmp_path / "steps")
+    assert len(set(several_steps.dropped)) == 3
+
 
 class Exploding(nn.Module):
     """Gives nan in the given training step."""

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import asdict
+from pathlib import Path
 
 import pytest
 
@@ -137,9 +138,11 @@ def test_every_recipe_says_what_is_known_about_it(name: str) -> None:
 
 
 def test_published_results_are_the_papers() -> None:
-    expected = find_recipe("imagenet").expected
+    stated = {size: float(top1) for top1, size in re.findall(r"(\d+\.\d) \((M\d)\)", find_recipe("imagenet").expected)}
+    assert len(stated) == len(PUBLISHED)
     for name, facts in PUBLISHED.items():
-        assert f"{facts.top1:.1f} ({name[-2:].upper()})" in expected
+        # The table rounds down once: 63.296 of the released M0 stands there as 63.2.
+        assert stated[name[-2:].upper()] == pytest.approx(facts.top1, abs=0.1)
 
 
 def test_costs_follow_from_the_stated_thirty_hours() -> None:
@@ -166,3 +169,10 @@ def test_unknown_recipe_names_the_nearest() -> None:
 
 def test_all_recipes_in_order() -> None:
     assert [facts.name for facts in all_recipes()] == list(RECIPES)
+
+
+def test_the_documentation_has_every_command() -> None:
+    text = (Path(__file__).parents[2] / "docs" / "recipes.md").read_text(encoding="utf-8")
+    for facts in all_recipes():
+        assert facts.command in text, facts.name
+        assert f"`{facts.name}`" in text

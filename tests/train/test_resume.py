@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import multiprocessing
 import os
@@ -106,10 +107,8 @@ def kill_now_and_then(
         time.sleep(draw.uniform(0, seconds))
         workers = children(process.pid)
         victim = draw.choice([process.pid, *workers])
-        try:
+        with contextlib.suppress(ProcessLookupError):
             os.kill(victim, signal.SIGKILL)
-        except ProcessLookupError:
-            pass
         process.join()
         yield "worker" if victim != process.pid else f"run ({process.exitcode})"
     process = context.Process(target=quietly, args=(path, config, data))

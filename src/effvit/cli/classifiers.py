@@ -20,6 +20,8 @@ from effvit.train.runs import RunFolder
 if TYPE_CHECKING:
     from effvit.cli.published import Description
 
+_IMAGENET_CLASSES = 1000
+
 
 @dataclass(frozen=True, kw_only=True)
 class Classifier:
@@ -47,13 +49,14 @@ def open_classifier(
     weights: str | None = None,
     like: str | None = None,
 ) -> Classifier:
-    """Open a run folder, a weights folder, a Hub id, an exported file, or a network of timm or torchvision.
+    """Open a run folder, a weights folder, a Hub id, an exported file, or a network by name with weights.
 
     Args:
-        source: Where it is, or `timm:NAME`, `torchvision:NAME`.
+        source: Where it is, or a name: ours, `timm:NAME` or `torchvision:NAME`.
         device: Where networks run; exported files run on the CPU.
         image_size: Height and width in pixels to feed it pictures of; None for its own.
-        weights: File of weights for a name of timm or torchvision; None downloads the published ones.
+        weights: Weights for a name: a file; for ours also `imagenet` or a Hub id. None downloads those that timm
+            or torchvision publish.
         like: For an exported file that does not say it: whose preprocessing and classes it has.
 
     Raises:
@@ -63,32 +66,37 @@ def open_classifier(
     from effvit.cli.published import is_published
     from effvit.deploy.runtimes import is_exported
 
-    if weights is not None and not is_published(source):
-        raise ConfigError(f"--weights goes with timm:NAME or torchvision:NAME, not with {source}")
     if is_exported(source):
+        if weights is not None:
+            raise ConfigError(f"{source} has its weights inside; leave out --weights {weights}")
         return _open_exported(source, device, image_size, like)
     if like is not None:
         raise ConfigError(f"--like is for an exported file that does not name its classes, not for {source}")
     if is_published(source):
         return _open_published(source, device, image_size, weights)
-    return _open_ours(source, device, image_size)
+    return _open_ours(source, device, image_size, weights)
 
 
-def _open_ours(source: str, device: str, image_size: tuple[int, int] | None) -> Classifier:
+def _open_ours(source: str, device: str, image_size: tuple[int, int] | None, weights: str | None) -> Classifier:
+    from effvit.cli.published import Description, imagenet_description
     from effvit.device import find_device
-    from effvit.model.factory import load
     from effvit.train.evaluate import network_predictor
 
     where = find_device(device)
-    network, info = load(source, device=where)
-    if info.class_names is None:
+    network, info = open_network(source, weights)
+    if info.class_names is not None:
+        description = Description(class_names=info.class_names, preprocessing=info.preprocessing)
+    elif weights is not None and network.config.num_classes == _IMAGENET_CLASSES:
+        description = imagenet_description(info.preprocessing)  # the official weights, in whichever file
+    else:
         raise WeightsError(f"{source} does not name its classes")
     return Classifier(
-        predict=_tempered(network_predictor(network), info.temperature),
-        class_names=info.class_names,
-        preprocessing=info.preprocessing.at_size(image_size),
+        predict=_tempered(network_predictor(network.to(where)), info.temperature),
+        class_names=description.class_names,
+        preprocessing=description.preprocessing.at_size(image_size),
         device=str(where),
         temperature=info.temperature,
+        namings=description.namings,
     )
 
 

@@ -198,5 +198,5 @@ def _verdict(report: DataReport) -> str:
     return (
         f"{len(report.unreadable)} unreadable, {len(report.near_empty)} near-empty, {exact} groups of exact and"
         f" {len(report.duplicates) - exact} of near duplicates, {contradictions} of them with contradicting labels;"
-        f" {len(report.leaked)} validation pictures are also among the training pictures"
+        f" validation pictures with a copy among the training pictures: {len(report.leaked)}"
     )

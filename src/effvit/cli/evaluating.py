@@ -26,10 +26,10 @@ if TYPE_CHECKING:
     from effvit.data.samples import Sample
     from effvit.train.runs import RunFolder
 
-_SOURCE_HELP = "Run, weights folder, Hub id, exported file, timm:NAME or torchvision:NAME."
+_SOURCE_HELP = "Run, weights folder, Hub id, exported file; or NAME, timm:NAME, torchvision:NAME."
 Source = Annotated[str, typer.Argument(help=_SOURCE_HELP, metavar="MODEL")]
 Weights = Annotated[
-    str | None, typer.Option(help="File of weights for timm:NAME, torchvision:NAME. Left out: download.")
+    str | None, typer.Option(help="Weights for a NAME: a file, for ours also imagenet. Left out: download.")
 ]
 Like = Annotated[
     str | None,

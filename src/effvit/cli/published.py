@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections import Counter
 from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
+from typing import Any
 
 import timm
 import torchvision
@@ -14,6 +14,7 @@ from timm.data.config import resolve_data_config
 from timm.data.imagenet_info import ImageNetInfo
 from torch import Tensor, nn
 
+from effvit.data.named import imagenet_names
 from effvit.errors import ConfigError, WeightsError, first_line
 from effvit.model.tensors import read_tensors
 from effvit.preprocessing import Preprocessing
@@ -148,13 +149,18 @@ def _described(preprocessing: Preprocessing, num_classes: int) -> Description:
     numbers = tuple(map(str, range(num_classes)))
     if num_classes != _IMAGENET_CLASSES:
         return Description(class_names=numbers, preprocessing=preprocessing)
-    info = ImageNetInfo("imagenet-1k")
-    synsets = tuple(info.index_to_label_name(index) for index in range(num_classes))
-    names = [info.index_to_description(index).split(",")[0] for index in range(num_classes)]
-    times = Counter(names)  # ImageNet has two cranes, the bird and the machine
-    unique = (f"{name} ({synset})" if times[name] > 1 else name for name, synset in zip(names, synsets, strict=True))
+    return imagenet_description(preprocessing)
+
+
+def imagenet_description(preprocessing: Preprocessing) -> Description:
+    """The classes of ImageNet-1k, for networks that do not name their 1000 outputs."""
+    known: Any = ImageNetInfo("imagenet-1k")
+    synsets = tuple(known.label_names())
     return Description(
-        class_names=tuple(unique),
+        class_names=imagenet_names(synsets),
         preprocessing=preprocessing,
-        namings=(("ImageNet's synsets", synsets), ("ImageNet's class numbers", numbers)),
+        namings=(
+            ("ImageNet's synsets", synsets),
+            ("ImageNet's class numbers", tuple(map(str, range(_IMAGENET_CLASSES)))),
+        ),
     )

@@ -79,7 +79,8 @@ def _sections(report: DataReport) -> list[_Section]:
     for picture in report.readable:
         by_class[picture.class_name].append(picture)
     classes = [
-        _Cell(f"{shorten(count.name)}: {count.num_train} train, {count.num_val} val", _spread(by_class[count.name]))
+        # Numbers first: behind a name that is written from right to left they would turn around with it.
+        _Cell(f"{count.num_train} train, {count.num_val} val: {shorten(count.name)}", _spread(by_class[count.name]))
         for count in report.classes[:_MAX_CLASSES]
     ]
     num_groups = len(report.duplicates)

@@ -102,9 +102,7 @@ class PictureLoader:
         targets = [sample.target for sample in samples]
         views = EpochOrder(targets=targets, order=order, repeats=repeats, seed=seed)
         self._batches = EvenBatches(views, batch_size, rank=rank, num_processes=num_processes)
-        with warnings.catch_warnings():
-            # More workers than cores are what somebody asked for, and right where the disk is slow.
-            warnings.filterwarnings("ignore", message="This DataLoader will create")
+        with _any_number_of_workers():
             self._loader: DataLoader[_Item] = DataLoader(
                 _Pictures(samples, transform, seed),
                 batch_sampler=self._batches,
@@ -134,7 +132,7 @@ class PictureLoader:
         self._batches.epoch, self._batches.start = epoch, start
         self.seconds_waited = 0.0
         asked = time.perf_counter()
-        with dead_workers_in_one_line():
+        with dead_workers_in_one_line(), _any_number_of_workers():
             iterator = iter(self._loader)
         while True:
             with dead_workers_in_one_line():
@@ -228,6 +226,14 @@ class _Pictures(Dataset[_Item]):
         if isinstance(self.transform, TrainTransform):
             return self.transform(open_for_training(sample))
         return self.transform(read_sample(sample))
+
+
+@contextmanager
+def _any_number_of_workers() -> Iterator[None]:
+    """No warning about more workers than cores: somebody asked for them, and they are right where the disk is slow."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="This DataLoader will create")
+        yield
 
 
 def _leave_interrupts_to_the_main_process(worker: int) -> None:

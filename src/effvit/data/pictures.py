@@ -91,8 +91,11 @@ def open_picture(content: bytes) -> Iterator[Image.Image]:
     """A picture file's content as Pillow sees it, decoded, in the mode and orientation it was saved in.
 
     Raises:
+        DataError: If there is no content.
         Exception: Whatever Pillow raises on a damaged file; what it only warns of as too large is raised too.
     """
+    if not content:
+        raise DataError("the file is empty")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # Pillow warns about odd metadata of pictures that decode well
         warnings.simplefilter("error", Image.DecompressionBombWarning)

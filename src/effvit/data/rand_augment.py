@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from typing import Any, cast
 
@@ -11,6 +12,9 @@ from timm.data.transforms import str_to_pil_interp
 
 from effvit.errors import ConfigError, first_line
 from effvit.preprocessing import Preprocessing
+
+_WORDS = re.compile(r"rand(-(m\d+|n\d+|p[\d.]+|mstd[\d.]+|mmax\d+|inc[01]|tweights))*")
+"""What timm knows; of other words it leaves out some without a sound."""
 
 
 def rand_augment(words: str, preprocessing: Preprocessing) -> Callable[[Image.Image], Image.Image]:
@@ -25,6 +29,8 @@ def rand_augment(words: str, preprocessing: Preprocessing) -> Callable[[Image.Im
 
     Source: arXiv:1909.13719.
     """
+    if not _WORDS.fullmatch(words):
+        raise ConfigError(_not_understood(words, "known are m, n, p, mstd, mmax, inc with a number, and tweights"))
     settings = {
         "translate_const": int(min(preprocessing.image_size) * 0.45),
         "img_mean": tuple(min(255, round(255 * mean)) for mean in preprocessing.mean),
@@ -33,12 +39,15 @@ def rand_augment(words: str, preprocessing: Preprocessing) -> Callable[[Image.Im
     try:
         augment = auto_augment.rand_augment_transform(words, settings)
     except (AssertionError, KeyError, ValueError) as error:
-        raise ConfigError(
-            f"augmentation: timm does not understand rand_augment {words!r} ({first_line(error)}); "
-            "an example is rand-m9-mstd0.5-inc1"
-        ) from error
+        raise ConfigError(_not_understood(words, first_line(error))) from error
     mend_posterize(augment)
     return cast(Callable[[Image.Image], Image.Image], augment)
+
+
+def _not_understood(words: str, reason: str) -> str:
+    return (
+        f"augmentation: timm does not understand rand_augment {words!r} ({reason}); an example is rand-m9-mstd0.5-inc1"
+    )
 
 
 def mend_posterize(augment: auto_augment.RandAugment) -> None:

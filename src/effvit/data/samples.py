@@ -80,7 +80,7 @@ class SourcePictures:
 def source_pictures(
     root: Path, class_names: Sequence[str], by_part: Mapping[str, Sequence[Sample]], skipped: Sequence[Skipped]
 ) -> SourcePictures:
-    """Pictures by part, sorted by class; without both training and validation pictures they are one part."""
+    """Pictures sorted by class: those of `train` and `val` if there are both, else all in one part."""
     if {"train", "val"} <= by_part.keys():
         parts = {name: sorted(by_part[name], key=lambda sample: sample.target) for name in ("train", "val")}
     else:

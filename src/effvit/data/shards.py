@@ -27,7 +27,7 @@ from typing import Any, NamedTuple
 from effvit.data.class_folders import VAL_FOLDER_NAMES
 from effvit.data.class_lists import number_labels, read_class_list
 from effvit.data.pictures import PICTURE_SUFFIXES
-from effvit.data.samples import Sample, Skipped, SourcePictures, one_line, source_pictures
+from effvit.data.samples import Sample, Skipped, SourcePictures, is_unicode, one_line, source_pictures
 from effvit.errors import DataError, RunError
 from effvit.files import write_text
 
@@ -91,9 +91,8 @@ def read_shards(source: Path) -> SourcePictures:
     part_by_shard, unused = _parts(shards)
     by_part: dict[str, list[Sample]] = {}
     for (entry, shard), target in zip(found, targets, strict=True):
-        if shard not in unused:
-            sample = Sample(shard, target, entry.member, entry.offset, entry.num_bytes)
-            by_part.setdefault(part_by_shard[shard], []).append(sample)
+        sample = Sample(shard, target, entry.member, entry.offset, entry.num_bytes)
+        by_part.setdefault(part_by_shard[shard], []).append(sample)
     skipped += [Skipped(shard, "neither of the training nor of the validation shards") for shard in unused]
     return source_pictures(root, names, by_part, skipped)
 
@@ -146,6 +145,8 @@ def _read_headers(shard: Path) -> ShardIndex:
                 continue
             if not member.isreg() or member.issparse():
                 skipped.append((one_line(member.name), "a link or another special member"))
+            elif not is_unicode(member.name):
+                skipped.append((one_line(member.name), "its name is not UTF-8, so no list of pictures can hold it"))
             elif "." + extension.rpartition(".")[2] in PICTURE_SUFFIXES:
                 if key in pictures:
                     skipped.append(

@@ -120,8 +120,8 @@ def fit_temperature(logits: npt.NDArray[np.float32], targets: npt.NDArray[np.int
         if not _TEMPERATURES[0] < 1 / updated < _TEMPERATURES[1]:
             raise DataError(
                 f"no temperature between {_TEMPERATURES[0]} and {_TEMPERATURES[1]} suits these {len(targets)} pictures"
-                f" (top-1 {(logits.argmax(axis=1) == targets).mean():.1%}): calibrate on more pictures, with mistakes"
-                " among them"
+                f" (top-1 {(logits.argmax(axis=1) == targets).mean():.1%}): it takes a network that is better than"
+                " chance, and some mistakes"
             )
         if abs(updated - inverse) < 1e-9 * inverse:
             break

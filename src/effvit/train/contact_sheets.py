@@ -6,18 +6,23 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
 from matplotlib.figure import Figure
-from PIL import Image
+from PIL import Image, ImageOps
 
+from effvit.data.drawing import save_figure, shorten
 from effvit.data.pictures import read_sample
 from effvit.data.samples import Sample
 from effvit.errors import DataError
 from effvit.train.evaluation import Evaluation
-from effvit.train.figures import save_figure, shorten
 
 _COLUMNS = 5
-_PIXELS = 320
-"""Longest side of a picture in a sheet."""
+_PIXELS = 240
+"""Longest side of a picture in a sheet; all lengths are in pixels."""
+_GAP = 12
+_CAPTION = 46
+_HEADING = 44
+_DPI = 110
 _MAX_FILE_NAME = 34
 
 
@@ -82,22 +87,27 @@ def file_name(name: str) -> str:
 
 
 def _write_sheet(path: Path, entries: Sequence[Shown], heading: str) -> None:
+    """Paste the pictures onto one canvas and write beside it: an axes each would take ten times as long."""
     columns = min(max(len(entries), 2), _COLUMNS)  # two even for none: the heading needs the width
-    rows = max(-(-len(entries) // columns), 1)
-    figure = Figure(figsize=(2.6 * columns, 3.3 * rows + 0.5), layout="constrained")
-    figure.suptitle(heading)
-    all_axes = figure.subplots(rows, columns, squeeze=False).ravel()
-    for axes in all_axes:
-        axes.set_axis_off()
-    for axes, entry, photo in zip(all_axes, entries, thumbnails(entries, _PIXELS), strict=False):
+    rows = -(-len(entries) // columns)
+    cell_height = _PIXELS + _CAPTION + _GAP
+    width, height = columns * (_PIXELS + _GAP) + _GAP, _HEADING + rows * cell_height
+    canvas = Image.new("RGB", (width, height), "white")
+    figure = Figure(figsize=(width / _DPI, height / _DPI), dpi=_DPI)
+    figure.text(0.5, 1 - 0.5 * _HEADING / height, heading, ha="center", va="center", fontsize=11)
+    for index, (entry, photo) in enumerate(zip(entries, thumbnails(entries, _PIXELS), strict=True)):
+        row, column = divmod(index, columns)
+        left, top = _GAP + column * (_PIXELS + _GAP), _HEADING + row * cell_height
         if photo is not None:
-            axes.imshow(photo)
-        axes.set_title(
-            f"true: {shorten(entry.true)} ({entry.target_probability:.0%})\n"
-            f"said: {shorten(entry.predicted)} ({entry.predicted_probability:.0%})\n"
-            f"{file_name(entry.sample.name)}",
-            fontsize=7,
-            loc="left",
-            parse_math=False,
-        )
-    save_figure(figure, path, dpi=110)
+            canvas.paste(ImageOps.contain(photo, (_PIXELS, _PIXELS)), (left, top + _CAPTION))
+        figure.text(left / width, 1 - top / height, _caption(entry), va="top", fontsize=6.5, parse_math=False)
+    figure.figimage(np.asarray(canvas), origin="upper")
+    save_figure(figure, path, dpi=_DPI, tight=False)
+
+
+def _caption(entry: Shown) -> str:
+    return (
+        f"true: {shorten(entry.true)} ({entry.target_probability:.0%})\n"
+        f"said: {shorten(entry.predicted)} ({entry.predicted_probability:.0%})\n"
+        f"{file_name(entry.sample.name)}"
+    )

@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from matplotlib import font_manager
 from matplotlib.colors import PowerNorm
 from matplotlib.figure import Figure
-from matplotlib.text import Text
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
-from effvit.files import atomic_path
+from effvit.data.drawing import save_figure, shorten
 from effvit.train.calibration import expected_calibration_error, reliability
 from effvit.train.evaluation import Confusion, Evaluation
 from effvit.train.records import EpochRecord, best_epoch
@@ -23,12 +20,6 @@ _MAX_NUMBERED_CLASSES = 20
 """Confusion matrices of more classes have no numbers in the cells."""
 _MAX_NAMED_CLASSES = 150
 """Confusion matrices of more classes have no names on the axes."""
-_MAX_NAME_LENGTH = 28
-_WORLD_FONTS = (
-    "DejaVu Sans", "Noto Sans", "Noto Sans CJK JP", "Noto Sans Arabic", "Noto Sans Devanagari",
-    "Arial Unicode MS", "Hiragino Sans", "Microsoft YaHei", "WenQuanYi Micro Hei",
-)  # fmt: skip
-"""Fonts that between them can write most class names; those installed are used, in this order."""
 
 
 def write_curves(path: Path, history: Sequence[EpochRecord], *, num_epochs: int | None = None) -> None:
@@ -116,7 +107,7 @@ def write_most_confused(path: Path, pairs: Sequence[Confusion]) -> None:
         axes.bar_label(bars, [f"{pair.num_pictures} ({pair.share:.0%})" for pair in pairs], padding=3, fontsize=8)
         axes.set_yticks(range(len(pairs)), labels, fontsize=8, parse_math=False)
         axes.invert_yaxis()
-        axes.margins(x=0.12)
+        axes.margins(x=0.12, y=0.01)
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.set(title="Most confused: true → predicted", xlabel="pictures (share of the true class)")
     save_figure(figure, path, dpi=110)
@@ -153,24 +144,3 @@ def write_reliability(path: Path, evaluation: Evaluation) -> None:
         axes.grid(alpha=0.3)
         axes.set_axisbelow(True)
     save_figure(figure, path, dpi=100)
-
-
-def save_figure(figure: Figure, path: Path, *, dpi: int) -> None:
-    """Write a PNG atomically, in fonts that know as many of the class names' scripts as are installed."""
-    families = _installed_fonts()
-    for text in figure.findobj(Text):
-        text.set_fontfamily(families)
-    with atomic_path(path) as temporary, warnings.catch_warnings():
-        # A script without an installed font shows as boxes in the picture; the tables have the names.
-        warnings.filterwarnings("ignore", message=r"Glyph .* missing from font")
-        figure.savefig(temporary, dpi=dpi, bbox_inches="tight")
-
-
-def _installed_fonts() -> list[str]:
-    installed = {font.name for font in font_manager.fontManager.ttflist}
-    return [name for name in _WORLD_FONTS if name in installed]
-
-
-def shorten(name: str) -> str:
-    """A class name that fits under a picture or beside an axis."""
-    return name if len(name) <= _MAX_NAME_LENGTH else name[: _MAX_NAME_LENGTH - 1] + "…"

@@ -1,32 +1,19 @@
 """The HTML of the benchmark page, for jinja2; a module rather than a file, so that no installation can lose it."""
 
-TEMPLATE = """<!DOCTYPE html>
+from effvit.page_style import STYLE
+
+TEMPLATE = (
+    """<!DOCTYPE html>
 <html lang="en">
 <head>
 <meta charset="utf-8">
 <meta name="viewport" content="width=device-width, initial-scale=1">
 <title>effvit benchmark, {{ environment.date }}</title>
-<style>
-:root { --ink: #1d2733; --soft: #5c6773; --line: #dde2e7; --ours: #c23b22; }
-body { font: 15px/1.5 system-ui, "Segoe UI", Roboto, Helvetica, Arial, sans-serif; color: var(--ink);
-  max-width: 1180px; margin: 2rem auto; padding: 0 1.2rem; }
-h1 { font-size: 1.7rem; margin: 0 0 .3rem; }
-h2 { font-size: 1.15rem; margin: 2.6rem 0 .3rem; border-top: 1px solid var(--line); padding-top: 1.2rem; }
-p, li { max-width: 52rem; }
-.soft, figcaption { color: var(--soft); font-size: .9rem; }
-code { background: #f3f5f7; padding: .15rem .35rem; border-radius: 3px; font-size: .85rem; overflow-wrap: anywhere; }
-figure { margin: .4rem 0 0; }
-figure svg { max-width: 100%; height: auto; display: block; }
-.scroll { overflow-x: auto; }
-table { border-collapse: collapse; font-size: .8rem; font-variant-numeric: tabular-nums; }
-th, td { padding: .28rem .55rem; text-align: right; border-bottom: 1px solid var(--line); white-space: nowrap; }
-th { font-weight: 600; vertical-align: bottom; border-bottom: 2px solid var(--line); }
-th.text, td.text { text-align: left; }
-td.form { white-space: normal; min-width: 11rem; }
+<style>"""
+    + STYLE
+    + """td.form { white-space: normal; min-width: 11rem; }
 tr.ours td.model { color: var(--ours); font-weight: 600; }
 tr.control td { color: var(--soft); font-style: italic; }
-dl { display: grid; grid-template-columns: max-content 1fr; gap: .2rem 1rem; font-size: .88rem; }
-dt { color: var(--soft); } dd { margin: 0; }
 </style>
 </head>
 <body>
@@ -125,3 +112,4 @@ pictures of accuracy.</p>
 </body>
 </html>
 """
+)
