@@ -45,7 +45,7 @@ from effvit.timing import Timing, measure, num_threads, paired_ratio
 REPOSITORY = Path(__file__).resolve().parents[1]
 RECORD = REPOSITORY / "results" / "loading.json"
 OURS, TIMM, CONTROL = "ours", "timm", "ours again"
-BATCH_SIZE = 8
+BATCH_SIZE = 32
 """Pictures in a batch; every set is a multiple, because timm's loader drops what is left over."""
 LARGE_MEGAPIXELS = 12
 MOST_DIFFERENCE = 4.0

@@ -12,6 +12,7 @@ from effvit.data.check import CheckedPicture, DataReport, check_data
 from effvit.data.contact_sheet import write_contact_sheet
 from effvit.data.datasets import find_data
 from effvit.data.inspection import inspect_pictures
+from effvit.data.samples import Sample
 from effvit.errors import ConfigError
 
 
@@ -90,6 +91,11 @@ def test_workers_change_nothing(messy: Path) -> None:
     assert done == [(count, len(samples)) for count in range(1, len(samples) + 1)]
     with pytest.raises(ConfigError, match="num_workers must be at least 0, got -1"):
         inspect_pictures(samples, num_workers=-1)
+
+
+def test_a_file_that_is_gone_is_told_and_not_raised(tmp_path: Path) -> None:
+    (facts,) = inspect_pictures([Sample(tmp_path / "gone.jpg", 0)])
+    assert facts.fault == "No such file or directory" and facts.fingerprint is None
 
 
 def test_clean_photos_give_no_finding(photos: Path) -> None:

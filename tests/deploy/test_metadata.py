@@ -14,6 +14,7 @@ FULL = FileMetadata(
     config=VARIANTS["efficientvit_m5"],
     class_names=("apple", "Käse", '"quoted"', ""),
     preprocessing=Preprocessing(image_size=(96, 128), interpolation="bilinear"),
+    temperature=0.8,
     provenance={"data": "photos"},
     version="0.1.0",
     verification={"max_abs_error": 1.5e-6, "passed": True},

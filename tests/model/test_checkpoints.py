@@ -16,7 +16,13 @@ from safetensors.torch import load_file, save_file
 
 import effvit
 from effvit.errors import RunError, WeightsError
-from effvit.model.checkpoints import foreign_state_dict, load_weights, read_weights, save_foreign
+from effvit.model.checkpoints import (
+    foreign_state_dict,
+    load_weights,
+    read_weights,
+    save_foreign,
+    write_temperature,
+)
 from effvit.model.network import EfficientViT
 from effvit.model.variants import family_config
 from effvit.preprocessing import Preprocessing
@@ -90,6 +96,7 @@ class TestOurFolder:
         class_names=("apple", "naïve café", "梨"),
         preprocessing=Preprocessing(image_size=(96, 128), mean=(0.5,) * 3, std=(0.25,) * 3, crop_ratio=1.0),
         provenance={"run": "test"},
+        temperature=1.25,
     )
 
     def test_round_trip(self, model: EfficientViT, tmp_path: Path) -> None:
@@ -338,6 +345,32 @@ def test_a_description_of_another_file_is_noticed(model: EfficientViT, tmp_path:
     (tmp_path / "one" / "config.json").replace(tmp_path / "other" / "config.json")
     with pytest.raises(WeightsError, match="do not belong together: .*head of 4 classes replaced by a new one of 3"):
         effvit.load(tmp_path / "other")
+
+
+def test_a_temperature_is_written_beside_the_weights_and_nothing_else_changes(
+    model: EfficientViT, tmp_path: Path
+) -> None:
+    folder = effvit.save(tmp_path / "run" / "weights", model, TestOurFolder.info)
+    assert write_temperature(tmp_path / "run", 0.5, {"data": "photos"}) == folder / "config.json"
+    twin, info = effvit.load(folder)
+    assert same(twin, model)
+    assert info == replace(
+        TestOurFolder.info, temperature=0.5, provenance={"run": "test", "calibration": {"data": "photos"}}
+    )
+    with pytest.raises(WeightsError, match="temperature must be a finite number above 0, got 0"):
+        write_temperature(folder, 0, {})
+    assert effvit.load(folder)[1] == info
+    save_foreign(tmp_path / "model.safetensors", model, "timm")
+    with pytest.raises(WeightsError, match="is no weights folder or run"):
+        write_temperature(tmp_path / "model.safetensors", 0.5, {})
+
+
+def test_weights_written_before_there_were_temperatures_have_none(model: EfficientViT, tmp_path: Path) -> None:
+    description = effvit.save(tmp_path, model) / "config.json"
+    values = json.loads(description.read_text())
+    del values["temperature"]
+    description.write_text(json.dumps(values))
+    assert effvit.load(tmp_path)[1].temperature == 1
 
 
 @pytest.mark.parametrize("names", ["abc", ("cat", "cat"), (1, 2)])

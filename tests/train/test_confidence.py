@@ -1,12 +1,14 @@
 from __future__ import annotations
 
+from statistics import NormalDist
+
 import numpy as np
 import pytest
 from evaluations import calibrated_logits, from_logits
 from sklearn.metrics import f1_score
 
 from effvit.train.calibration import expected_calibration_error
-from effvit.train.confidence import confidence_intervals, wilson
+from effvit.train.confidence import _bias_corrected, _CalibrationError, _MacroF1, confidence_intervals, wilson
 from effvit.train.evaluation import Evaluation
 
 
@@ -39,21 +41,25 @@ def test_interval_of_top1_is_that_of_its_binomial_law() -> None:
         assert interval.high - interval.low == pytest.approx(expected, rel=0.1)
 
 
-def test_macro_f1_of_a_resample_is_scikit_learns() -> None:
-    """One resample of one picture each way: the vectorised score on hand-made draws."""
-    from effvit.train.confidence import _CalibrationError, _MacroF1
-
-    evaluation = example(60)
-    draws = np.random.default_rng(0).integers(60, size=(5, 60))
+def test_scores_of_a_resample_are_those_of_its_pictures() -> None:
+    """So few pictures that draws lack whole classes."""
+    evaluation = example(12)
+    draws = np.random.default_rng(0).integers(12, size=(20, 12))
     f1, ece = _MacroF1(evaluation)(draws), _CalibrationError(evaluation)(draws)
     for row, draw in enumerate(draws):
         targets, predicted = evaluation.targets[draw], evaluation.predicted[draw]
         present = np.unique(targets)
         assert f1[row] == pytest.approx(f1_score(targets, predicted, labels=present, average="macro", zero_division=0))
-        logits = evaluation.logits
-        assert logits is not None
-        again = from_logits(logits[draw], targets)
+        assert evaluation.logits is not None
+        again = from_logits(evaluation.logits[draw], targets)
         assert ece[row] == pytest.approx(expected_calibration_error(again))
+
+
+def test_resamples_that_lie_too_high_move_the_interval_down() -> None:
+    """Resamples around 0.5 of an estimate of 0 are too high by 0.5, and so was the estimate: truth is around -0.5."""
+    quantiles = [NormalDist(0.5).inv_cdf((index + 0.5) / 50_000) for index in range(50_000)]
+    found = _bias_corrected(np.array(quantiles), 0.0)
+    assert found[:2] == pytest.approx((-0.5 - 1.96, -0.5 + 1.96), abs=0.01)
 
 
 @pytest.mark.slow

@@ -176,3 +176,29 @@ def test_predictor_uses_running_statistics_and_no_gradient() -> None:
     batch: Tensor = torch.randn(4, 3, 4, 4)
     torch.testing.assert_close(predict(batch)[:1], predict(batch[:1]))
     assert not predict(batch).requires_grad
+
+
+def _evaluate_part(rank: int, samples: tuple[Sample, ...], class_names: tuple[str, ...], folder: Path) -> None:
+    torch.distributed.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=2)
+    loader = PictureLoader(samples, eval_transform(SMALL), batch_size=4, rank=rank, num_processes=2)
+    evaluation = evaluate(
+        linear_classifier(3), loader, class_names=class_names, preprocessing=SMALL, max_unreadable=0.5, keep_logits=True
+    )
+    torch.save((evaluation.names, evaluation.losses.tolist(), evaluation.unreadable), folder / f"{rank}.pt")
+    torch.distributed.destroy_process_group()
+
+
+@pytest.mark.slow
+def test_two_processes_evaluate_each_picture_once_and_know_the_same(data: PictureData, tmp_path: Path) -> None:
+    """An odd number of pictures, one of them unreadable, so that the two have not the same work."""
+    samples = (*data.val, Sample(tmp_path / "bad.jpg", 0), *data.train[:4])
+    arguments = (samples, data.class_names, tmp_path)
+    torch.multiprocessing.spawn(_evaluate_part, arguments, nprocs=2)
+    loader = PictureLoader(samples, eval_transform(SMALL), batch_size=4)
+    alone = evaluate(
+        linear_classifier(3), loader, class_names=data.class_names, preprocessing=SMALL, max_unreadable=0.5
+    )
+    for rank in range(2):
+        names, losses, unreadable = torch.load(tmp_path / f"{rank}.pt", weights_only=True)
+        assert names == alone.names and unreadable == alone.unreadable and len(unreadable) == 1
+        np.testing.assert_allclose(losses, alone.losses, rtol=1e-6)

@@ -71,7 +71,7 @@ def test_worst_sheet_shows_the_photos(data: PictureData, tmp_path: Path) -> None
     write_worst(tmp_path / "none.png", guess(data, 3, 1.0))
     write_least_sure(tmp_path / "least.png", guess(data, 3, 1.0))
     assert ink(tmp_path / "worst.png") > 0.3 and ink(tmp_path / "least.png") > 0.3
-    assert 0 < ink(tmp_path / "none.png") < 0.05
+    assert 0 < ink(tmp_path / "none.png") < 0.15  # a heading alone
 
 
 def test_sheet_survives_a_picture_that_is_gone(data: PictureData, tmp_path: Path) -> None:

@@ -63,7 +63,7 @@ def original(data: PictureData, tmp_path_factory: pytest.TempPathFactory) -> Pat
     )
     history = [
         EpochRecord(epoch=n, learning_rate=1 / n, train_loss=2 / n, val_loss=1 / n, val_top1=n / 4,
-                    num_unreadable=0, pictures_per_second=1, seconds=90)
+                    num_unreadable=n - 1, pictures_per_second=1, seconds=90)
         for n in (1, 2)
     ]  # fmt: skip
     run.write_metrics(asdict(record) for record in history)
@@ -102,7 +102,7 @@ def test_page_says_what_was_trained_and_how_it_did(finished: RunFolder) -> None:
     text = " ".join(Page(write_report(finished).read_text(encoding="utf-8")).text.split())
     for words in (
         "% top-1", "95 % interval", "on 6 held-out pictures", "24 training pictures of 3 classes",
-        "2 of 3 epochs in 3 minutes",
+        "2 of 3 epochs in 3 minutes; the best", "left out: 1 in the worst epoch",
         "was epoch 2 with top-1 50.0%", "effvit train 'a <folder>'", "<b>bold & co</b>", "cannot read picture x.jpg: y",
         "augmentation.color_jitter", "calibration error", "torch",
     ):  # fmt: skip
@@ -121,6 +121,17 @@ def test_page_without_evaluation_or_pictures_or_epochs(finished: RunFolder) -> N
     assert "Not evaluated yet" in Page(write_report(finished).read_text(encoding="utf-8")).text
     (finished.path / "metrics.jsonl").unlink()
     assert "no epoch is done yet" in Page(write_report(finished).read_text(encoding="utf-8")).text
+
+
+def test_page_of_a_run_that_stopped_early_with_an_average_says_so(finished: RunFolder) -> None:
+    record = finished.read_record()
+    finished.update_record(config={**record["config"], "patience": 1, "ema_decay": 0.9})
+    epochs = [{**epoch, "val_top1_ema": 0.9 / epoch["epoch"], "val_loss_ema": 1.0} for epoch in finished.read_metrics()]
+    finished.write_metrics(epochs)
+    text = " ".join(Page(write_report(finished).read_text(encoding="utf-8")).text.split())
+    assert "2 of 3 epochs in 3 minutes, stopped after 1 without a better one" in text
+    assert "epoch 1 with top-1 90.0%, by the moving average of its weights" in text
+    assert "A moving average of the weights, decay 0.9." in text
 
 
 def test_damaged_evaluation_is_one_line(finished: RunFolder) -> None:

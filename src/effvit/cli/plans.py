@@ -18,7 +18,7 @@ from effvit.model.factory import create_model, find_weights
 from effvit.model.network import EfficientViT
 from effvit.preprocessing import Preprocessing
 from effvit.train.config import TrainConfig, replace_fields
-from effvit.train.distributed import local_device
+from effvit.train.distributed import from_main, is_main, local_device
 from effvit.train.recipes import find_recipe
 
 _IMAGENET_CLASSES = 1000
@@ -71,7 +71,11 @@ def plan_training(
         asked = replace_fields(_with_preprocessing_of(base, source), assignments)
     find_device(local_device(asked.device))  # that it cannot be used is said before the pictures are looked for
     config = asked if asked.device != "auto" else replace(asked, device=find_device("auto").type)
-    pictures = None if data is None else find_data(data, val_fraction=config.val_fraction, seed=config.seed)
+    pictures = None
+    if data is not None:
+        # One process looks for all: some sources are indexed or converted at their first use.
+        found = find_data(data, val_fraction=config.val_fraction, seed=config.seed) if is_main() else None
+        pictures = from_main(found)
     torch.manual_seed(config.seed)  # the initial weights
     network = create_model(
         config.model,

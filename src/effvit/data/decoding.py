@@ -92,7 +92,8 @@ def cut(picture: Image.Image | UndecodedJpeg, box: tuple[int, int, int, int], si
     shrink = round(full_width / decoded.width)  # the decoder rounds up the number of pixels, not their size
     left, right = round(left / shrink), round((left + width) / shrink)
     top, bottom = round(top / shrink), round((top + height) / shrink)
-    return to_tensor(decoded.crop((left, top, right, bottom)).convert("RGB"))
+    wanted = decoded.crop((left, top, right, bottom))
+    return to_tensor(wanted if wanted.mode == "RGB" else wanted.convert("RGB"))  # a convert copies in any case
 
 
 def to_tensor(picture: Image.Image) -> Tensor:

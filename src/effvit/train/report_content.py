@@ -47,6 +47,9 @@ def trained_lines(config: TrainConfig, data: PictureData, history: Sequence[Epoc
         f" {max(counts.values())} a class, median {median(counts.values()):g}); {len(data.val):,} held out: {held_out}."
     )
     yield _course(config, history)
+    most_unreadable = max(record.num_unreadable for record in history)
+    if most_unreadable:
+        yield f"Unreadable pictures, left out: {most_unreadable} in the worst epoch."
     warmup = f" after a warm-up of {config.warmup_share:.0%}" if config.warmup_share else ""
     yield (
         f"{f'Recipe {config.recipe}: ' if config.recipe else ''}AdamW, batches of {config.batch_size}, learning rate"
@@ -61,9 +64,11 @@ def _course(config: TrainConfig, history: Sequence[EpochRecord]) -> str:
     best = best_epoch(history)
     minutes = sum(record.seconds for record in history) / 60
     done = f"{len(history)} of {config.epochs} epochs" if len(history) < config.epochs else f"{config.epochs} epochs"
+    stopped = config.patience > 0 and len(history) - best.epoch >= config.patience
+    early = f", stopped after {config.patience} without a better one" if stopped else ""
     average = ", by the moving average of its weights" if best.ema_is_better else ""
     return (
-        f"{done} in {minutes:.0f} minutes; the best, kept in weights/, was epoch {best.epoch} with top-1"
+        f"{done} in {minutes:.0f} minutes{early}; the best, kept in weights/, was epoch {best.epoch} with top-1"
         f" {best.best_top1:.1%}{average}."
     )
 

@@ -107,10 +107,17 @@ def _timm_teacher(name: str, weights: str, num_classes: int, preprocessing: Prep
     elif known is None or known.hf_hub_id is None:
         raise WeightsError(f"timm has no weights of the teacher {name}; give a file as distillation.weights")
     else:
-        network = _read_network(name, fetch(known.hf_hub_id)[0], known.num_classes)
+        network = _read_network(name, _fetch_weights(known.hf_hub_id), known.num_classes)
     settings = resolve_model_data_config(network)  # type: ignore[no-untyped-call]
     own = Preprocessing(mean=tuple(settings["mean"]), std=tuple(settings["std"]))
     return Teacher(network, own=own, given=preprocessing)
+
+
+def _fetch_weights(repository: str) -> Path:
+    try:
+        return fetch(repository)[0]
+    except WeightsError as error:
+        raise WeightsError(f"{error}; for a teacher that is distillation.weights") from error
 
 
 def _read_network(name: str, path: Path, num_classes: int) -> nn.Module:
