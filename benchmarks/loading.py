@@ -4,7 +4,7 @@ Each call reads, decodes, augments and normalises a whole set of real photos, up
 is fed, on one thread: once in the process itself, once with one worker. Before anything is timed the two transforms
 are checked to give the same pictures for the same seeds. Writes a record into `results/`, prints a Markdown table.
 
-    python benchmarks/loading.py                   # about 4 minutes on 2 cores
+    python benchmarks/loading.py                   # about 2 minutes on 2 cores
     python benchmarks/loading.py --data DIR        # where the test data is (default: as the tests)
     python benchmarks/loading.py --quick           # does it run at all? seconds, keeps no record
 """
@@ -46,7 +46,9 @@ REPOSITORY = Path(__file__).resolve().parents[1]
 RECORD = REPOSITORY / "results" / "loading.json"
 OURS, TIMM, CONTROL = "ours", "timm", "ours again"
 BATCH_SIZE = 32
-"""Pictures in a batch; every set is a multiple, because timm's loader drops what is left over."""
+"""Pictures in a batch, or all there are; larger sets are multiples, because timm's loader drops what is left over."""
+QUICK_COUNT = 8
+"""Photos of each set with --quick."""
 LARGE_MEGAPIXELS = 12
 MOST_DIFFERENCE = 4.0
 """Mean difference between our pictures and timm's, in levels of 255, above which they are not taken for the same."""
@@ -79,7 +81,7 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as folder, num_threads(1):
         for photos in PHOTO_SETS:
             root = Path(folder) / photos.name.replace(" ", "_")
-            count = BATCH_SIZE if args.quick else photos.count
+            count = QUICK_COUNT if args.quick else photos.count
             photos.write(args.data, root / "photos", count)
             for size in photos.sizes[-1:] if args.quick else photos.sizes:
                 _check_same_pictures(root, size)
@@ -125,10 +127,11 @@ def _measure(
 
 def _our_pass(root: Path, size: int, augmentation: Augmentation, num_workers: int) -> Callable[[], None]:
     preprocessing = Preprocessing(image_size=(size, size))
+    samples = find_samples(root).samples
     loader = PictureLoader(
-        find_samples(root).samples,
+        samples,
         train_transform(preprocessing, augmentation),
-        batch_size=BATCH_SIZE,
+        batch_size=min(BATCH_SIZE, len(samples)),
         order=Order.SHUFFLE,
         num_workers=num_workers,
     )
@@ -149,7 +152,7 @@ def _timm_pass(root: Path, size: int, augmentation: Augmentation, num_workers: i
     loader = create_loader(
         dataset,
         input_size=(3, size, size),
-        batch_size=BATCH_SIZE,
+        batch_size=min(BATCH_SIZE, len(dataset)),
         is_training=True,
         scale=augmentation.crop_scale,
         color_jitter=augmentation.color_jitter,
@@ -183,7 +186,7 @@ def _check_same_pictures(root: Path, size: int) -> None:
     preprocessing, augmentation = Preprocessing(image_size=(size, size)), RECIPES["crop, flip, jitter"]
     ours = train_transform(preprocessing, augmentation)
     theirs = create_transform(size, is_training=True, use_prefetcher=True, interpolation="bicubic")
-    for seed, sample in enumerate(find_samples(root).samples[:BATCH_SIZE]):
+    for seed, sample in enumerate(find_samples(root).samples[:QUICK_COUNT]):
         with seeded(seed):
             mine = ours(open_for_training(sample)).float()
         with seeded(seed):
@@ -227,7 +230,7 @@ def _scenes(data: Path) -> list[Path]:
 
 PHOTO_SETS = (
     PhotoSet("shop", "grocery_store: photos with a short side of 160 pixels", 96, _write_shop_photos, (128, 224)),
-    PhotoSet("scenes", "coco_mini: photos of about 640 x 480 pixels", 40, _write_scenes, (224,)),
+    PhotoSet("scenes", "coco_mini: photos of about 640 x 480 pixels", 32, _write_scenes, (224,)),
     PhotoSet(
         "large",
         f"coco_mini, upscaled to {LARGE_MEGAPIXELS} megapixels and saved at quality 90: a camera's size, without its "
@@ -284,7 +287,7 @@ def _arguments() -> argparse.Namespace:
     data = Path(os.environ.get("EFFVIT_TEST_DATA", REPOSITORY.parent / "shared" / "data"))
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--data", type=Path, default=data, help="folder of grocery_store/ and coco_mini/")
-    parser.add_argument("--rounds", type=int, default=11, help="interleaved rounds (default: 11)")
+    parser.add_argument("--rounds", type=int, default=9, help="interleaved rounds (default: 9)")
     parser.add_argument("--quick", action="store_true", help="2 rounds of a few photos, no record")
     parser.add_argument("--output", type=Path, help="record to write (default: results/, none with --quick)")
     args = parser.parse_args()

@@ -110,17 +110,17 @@ def fit(
                 if board is not None:
                     board.write(state.history[-1])
                 if state.history[-1].seconds > _SECONDS_WORTH_A_DRAWING:
-                    write_curves(run.path / "curves.png", state.history)
+                    write_curves(run.path / "curves.png", state.history, num_epochs=config.epochs)
                 if on_epoch is not None:
                     on_epoch(state.history[-1])
     except BaseException as error:
         with suppress(EffvitError):  # the disk may be what failed; the first error is the one to tell
-            _close(run, state.history, "interrupted" if isinstance(error, KeyboardInterrupt) else "failed")
+            _close(run, config, state.history, "interrupted" if isinstance(error, KeyboardInterrupt) else "failed")
         raise
     finally:
         if board is not None:
             board.close()
-    _close(run, state.history, "finished")
+    _close(run, config, state.history, "finished")
     return state.history
 
 
@@ -258,8 +258,8 @@ def _check_batch(config: TrainConfig) -> None:
         )
 
 
-def _close(run: RunFolder, history: list[EpochRecord], status: str) -> None:
+def _close(run: RunFolder, config: TrainConfig, history: list[EpochRecord], status: str) -> None:
     if is_main():
         if history:
-            write_curves(run.path / "curves.png", history)
+            write_curves(run.path / "curves.png", history, num_epochs=config.epochs)
         run.finish(status)

@@ -35,7 +35,7 @@ _PHOTOS = """
 <div class="photos">
 {% for entry in entries %}
 <figure>
-{% if entry.picture %}<img src="{{ entry.picture }}" alt="{{ entry.name }}" loading="lazy">
+{% if entry.picture %}<img src="{{ entry.picture }}" alt="{{ entry.name }}">
 {% else %}<span class="gone" role="img" aria-label="not there any more"></span>{% endif %}
 <figcaption><b{{ ' class="wrong"'|safe if entry.true != entry.predicted }}>{{ entry.predicted }}</b>
 {{ entry.sure }}<br>is {{ entry.true }}{% if entry.true != entry.predicted %} ({{ entry.chance }}){% endif %}<br>

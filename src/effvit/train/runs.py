@@ -7,6 +7,8 @@
     weights/          the network that validated best: what evaluation, prediction and export take
     weights-last/     the network of the last epoch
     checkpoints/      the state after some step: what `--resume` takes
+    eval/             the last evaluation, and report.html with all of it on one page
+    tensorboard/      the curves again, if they were asked for
 
 Every file is replaced whole, so a run that is killed at any moment leaves a folder that can be read.
 """
