@@ -72,8 +72,9 @@ class Runs:
                 teacher, distillation = self._teacher(seed)
                 config = dataclasses.replace(config, distillation=distillation)
             epochs = self._train_ours(network, config, on_epoch)
+        made_with = {"commit": environment()["commit"], "settings": self._settings()}
         result = {"network": network, "seed": seed, "teacher": teacher, "epochs": epochs}
-        write_json(self._file(network, seed, "json"), {**result, "settings": self._settings()})
+        write_json(self._file(network, seed, "json"), {**result, **made_with})
 
     def record(self, command: str) -> dict[str, Any]:
         """Everything that is finished, for `results/`."""

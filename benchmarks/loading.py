@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import shutil
 import sys
 import tarfile
 import tempfile
@@ -163,7 +164,9 @@ def _timm_pass(root: Path, size: int, augmentation: Augmentation, num_workers: i
         num_workers=num_workers,
         device=torch.device("cpu"),
     )
-    _mend(dataset.transform)
+    for step in dataset.transform.transforms:
+        if hasattr(step, "ops"):
+            mend_posterize(step)
 
     def load() -> None:
         for _ in loader:
@@ -172,17 +175,8 @@ def _timm_pass(root: Path, size: int, augmentation: Augmentation, num_workers: i
     return load
 
 
-def _mend(transform: Any) -> None:
-    for step in transform.transforms:
-        if hasattr(step, "ops"):
-            mend_posterize(step)
-
-
 def _check_same_pictures(root: Path, size: int) -> None:
-    """Refuse to go on if the two transforms do not give the same pictures, up to the resize's rounding.
-
-    Without RandAugment: equalising makes much of little.
-    """
+    """Refuse to go on if the two give other pictures; without RandAugment, which makes much of a little rounding."""
     preprocessing, augmentation = Preprocessing(image_size=(size, size)), RECIPES["crop, flip, jitter"]
     ours = train_transform(preprocessing, augmentation)
     theirs = create_transform(size, is_training=True, use_prefetcher=True, interpolation="bicubic")
@@ -212,7 +206,7 @@ def _write_shop_photos(data: Path, folder: Path, count: int) -> None:
 def _write_scenes(data: Path, folder: Path, count: int) -> None:
     folder.mkdir(parents=True)
     for path in _scenes(data)[:count]:
-        (folder / path.name).write_bytes(path.read_bytes())
+        shutil.copy(path, folder)
 
 
 def _write_large(data: Path, folder: Path, count: int) -> None:
@@ -233,8 +227,7 @@ PHOTO_SETS = (
     PhotoSet("scenes", "coco_mini: photos of about 640 x 480 pixels", 32, _write_scenes, (224,)),
     PhotoSet(
         "large",
-        f"coco_mini, upscaled to {LARGE_MEGAPIXELS} megapixels and saved at quality 90: a camera's size, without its "
-        "detail",
+        f"coco_mini, upscaled to {LARGE_MEGAPIXELS} megapixels, saved at quality 90: a camera's size, not its detail",
         8,
         _write_large,
         (224,),
@@ -294,10 +287,8 @@ def _arguments() -> argparse.Namespace:
     args.warmup_seconds = 0.0 if args.quick else 0.5
     if not (args.data / "grocery_store" / "train.tar").is_file():
         parser.error("no test data: give its folder with --data or EFFVIT_TEST_DATA")
-    if args.quick:
-        args.rounds = 2
-    elif args.output is None:
-        args.output = RECORD
+    args.rounds = 2 if args.quick else args.rounds
+    args.output = args.output or (None if args.quick else RECORD)
     return args
 
 

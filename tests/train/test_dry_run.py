@@ -78,12 +78,16 @@ def test_nothing_is_trained_and_nothing_is_drawn_from_the_generator_of_the_run(
     assert all(parameter.grad is None and parameter.requires_grad for parameter in network.parameters())
 
 
-def test_the_estimate_adds_up(config: TrainConfig, data: PictureData, network: EfficientViT) -> None:
+@pytest.mark.parametrize(("ema_decay", "num_networks"), [(0.0, 1), (0.9, 2)])
+def test_the_estimate_adds_up(
+    ema_decay: float, num_networks: int, config: TrainConfig, data: PictureData, network: EfficientViT
+) -> None:
+    config = replace(config, ema_decay=ema_decay)
     found = measure_pace(config, data, network)
     assert found.num_batches == 2
     assert found.num_pictures == config.batch_size
     train = len(data.train) * (found.train_ms.median + found.load_ms.median)
-    val = len(data.val) * (found.val_ms.median + found.val_load_ms.median)
+    val = len(data.val) * (num_networks * found.val_ms.median + found.val_load_ms.median)
     assert found.epoch_seconds.median == pytest.approx((train + val) / 1000)
     for seconds, epoch in zip(found.run_seconds, found.epoch_seconds, strict=True):
         assert seconds == pytest.approx(config.epochs * epoch)

@@ -121,6 +121,13 @@ def test_sixteen_pictures_are_learnt_by_heart(data: PictureData, tmp_path: Path)
     assert best_epoch(history).val_top1 == 1.0
 
 
+def test_curves_for_tensorboard(config: TrainConfig, data: PictureData, tmp_path: Path) -> None:
+    pytest.importorskip("tensorboard")
+    short = dataclasses.replace(config, epochs=1, tensorboard=True)
+    fit(network(short, data), data, short, RunFolder.create(tmp_path / "run", short, data))
+    assert len(list((tmp_path / "run" / "tensorboard").glob("events.*"))) == 1
+
+
 def test_fewer_pictures_than_a_batch_are_all_trained_on(config: TrainConfig, data: PictureData, tmp_path: Path) -> None:
     few = dataclasses.replace(data, train=(data.train[0], data.train[-1]))
     short = dataclasses.replace(config, epochs=1, batch_size=64)

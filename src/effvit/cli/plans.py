@@ -20,6 +20,7 @@ from effvit.preprocessing import Preprocessing
 from effvit.train.config import TrainConfig, replace_fields
 from effvit.train.distributed import from_main, is_main, local_device
 from effvit.train.recipes import find_recipe
+from effvit.train.tensorboard import import_tensorboard
 
 _IMAGENET_CLASSES = 1000
 
@@ -62,7 +63,7 @@ def plan_training(
     if recipe is not None:
         facts = find_recipe(recipe)
         base = facts.config()
-        if facts.needs_weights and weights is None:
+        if facts.needs_weights and weights is None and data is not None:
             raise ConfigError(f"recipe {recipe} starts from weights: add --weights imagenet, a path or a Hub id")
     base = base or TrainConfig(device="auto")
     asked = replace_fields(base, assignments)
@@ -70,6 +71,8 @@ def plan_training(
     if source is not None and source.config is not None:
         asked = replace_fields(_with_preprocessing_of(base, source), assignments)
     find_device(local_device(asked.device))  # that it cannot be used is said before the pictures are looked for
+    if asked.tensorboard:
+        import_tensorboard()
     config = asked if asked.device != "auto" else replace(asked, device=find_device("auto").type)
     pictures = None
     if data is not None:

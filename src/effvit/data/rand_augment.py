@@ -22,7 +22,7 @@ def rand_augment(words: str, preprocessing: Preprocessing) -> Callable[[Image.Im
 
     Args:
         words: timm's, such as `rand-m9-mstd0.5-inc1`.
-        preprocessing: Its size, mean and interpolation decide how far pictures are moved, what fills the gap, and how.
+        preprocessing: Its mean fills what is moved in, its interpolation is that of rotations and shears.
 
     Raises:
         ConfigError: If timm does not understand the words.
@@ -32,7 +32,6 @@ def rand_augment(words: str, preprocessing: Preprocessing) -> Callable[[Image.Im
     if not _WORDS.fullmatch(words):
         raise ConfigError(_not_understood(words, "known are m, n, p, mstd, mmax, inc with a number, and tweights"))
     settings = {
-        "translate_const": int(min(preprocessing.image_size) * 0.45),
         "img_mean": tuple(min(255, round(255 * mean)) for mean in preprocessing.mean),
         "interpolation": str_to_pil_interp(preprocessing.interpolation),  # type: ignore[no-untyped-call]
     }

@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from effvit.data.loaders import PictureLoader, Unreadable, UnreadableCount
+from effvit.data.loaders import PictureLoader, Unreadable, UnreadableCount, dead_workers_in_one_line
 from effvit.data.samples import Sample
 from effvit.data.transforms import normalize
 from effvit.errors import DataError, RunError
@@ -63,6 +63,7 @@ def evaluate(
     return evaluations[_ONLY]
 
 
+@dead_workers_in_one_line()
 def evaluate_all(
     predictors: Mapping[str, Predict],
     loader: PictureLoader,

@@ -15,7 +15,7 @@ import torch
 from torch import nn
 
 from effvit.data.datasets import PictureData
-from effvit.data.loaders import PictureLoader, UnreadableCount
+from effvit.data.loaders import PictureLoader, UnreadableCount, dead_workers_in_one_line
 from effvit.data.randomness import derive_seed
 from effvit.device import find_device
 from effvit.errors import ConfigError, DataError, EffvitError
@@ -39,6 +39,7 @@ _SECONDS_WORTH_A_DRAWING = 10
 """Epochs that take longer each redraw the curves, which takes a third of a second; others wait for the end."""
 
 
+@dead_workers_in_one_line()
 def fit(
     model: nn.Module,
     data: PictureData,

@@ -11,6 +11,20 @@ from effvit.errors import ConfigError, RunError
 from effvit.train.records import EpochRecord
 
 
+def import_tensorboard() -> Any:
+    """torch's module for TensorBoard, imported where it is wanted.
+
+    Raises:
+        ConfigError: If the package is not installed; names the extra.
+    """
+    try:
+        return importlib.import_module("torch.utils.tensorboard")
+    except ImportError as error:
+        raise ConfigError(
+            "tensorboard=true needs the package tensorboard, which is not installed: pip install 'effvit[tensorboard]'"
+        ) from error
+
+
 class Writer:
     """Writes one point of every curve an epoch; `tensorboard --logdir runs` then shows all runs together.
 
@@ -24,13 +38,7 @@ class Writer:
     """
 
     def __init__(self, folder: Path | str, *, epochs_done: int = 0) -> None:
-        try:
-            module: Any = importlib.import_module("torch.utils.tensorboard")
-        except ImportError as error:
-            raise ConfigError(
-                "tensorboard=true needs the package tensorboard, which is not installed: pip install"
-                " 'effvit[tensorboard]'"
-            ) from error
+        module = import_tensorboard()
         try:
             self._writer = module.SummaryWriter(str(folder), purge_step=epochs_done + 1)
         except OSError as error:
