@@ -237,7 +237,8 @@ class TrainingProgress:
         average = "" if record.val_top1_ema is None else f" ({record.val_top1_ema:6.2%} averaged)"
         self._console.print(
             f"epoch {record.epoch:3d}  top-1 {record.val_top1:6.2%}{average}  val loss {record.val_loss:.3f}"
-            f"  train loss {record.train_loss:.3f}  {record.pictures_per_second:5.0f} img/s  {record.seconds:5.1f} s{unreadable}"
+            f"  train loss {record.train_loss:.3f}  {record.pictures_per_second:5.0f} img/s"
+            f"  {record.seconds:5.1f} s{unreadable}"
         )
         if record.waiting_share > _SLOW_LOADER_SHARE:
             self._console.print(

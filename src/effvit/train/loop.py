@@ -10,7 +10,6 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 
-import numpy as np
 import torch
 from torch import nn
 
@@ -21,6 +20,7 @@ from effvit.device import find_device
 from effvit.errors import ConfigError, DataError, EffvitError
 from effvit.train.batches import Preparation, training_loader, validation_loader
 from effvit.train.checkpoint import Position, RunState, load_state, save_state
+from effvit.train.class_balance import count_classes
 from effvit.train.config import TrainConfig
 from effvit.train.distributed import is_main, local_device, num_processes, rank, share_from_main, sum_over_processes
 from effvit.train.evaluate import Evaluation, evaluate_all, network_predictor
@@ -82,8 +82,7 @@ def fit(
     device = find_device(local_device(config.device))
     num_classes = len(data.class_names)
     teacher = _teacher(data, config, device) if config.distillation.teacher else None
-    class_counts = np.bincount([sample.target for sample in data.train], minlength=num_classes).tolist()
-    criterion = make_criterion(config, class_counts, teacher)
+    criterion = make_criterion(config, count_classes(data.train, num_classes), teacher)
     share_from_main(model.to(device).state_dict().values())
     learner = Learner(model, config, criterion, device)
     train_loader, val_loader = training_loader(data, config), validation_loader(data, config)
