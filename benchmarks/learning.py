@@ -35,7 +35,7 @@ from effvit.train.config import TrainConfig
 from effvit.train.distillation_config import Distillation
 from effvit.train.recipes import recipe
 
-EPOCHS = 25
+EPOCHS = 20
 """Fewer than the recipe's, so that nine runs and their students fit into an hour or so of one core."""
 DISTILLATION = Distillation(kind="soft", alpha=0.5, temperature=2.0)
 """Soft: on the photos it was trained on a teacher's first class is the label again, its doubts are what is new."""
