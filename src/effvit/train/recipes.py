@@ -179,9 +179,9 @@ def scratch_small() -> TrainConfig:
 
     Source: chosen by experiment with M0 on 2,640 grocery photos of 81 classes, a fifth of them held out, 20 epochs, one
         seed (docs/learning.md): adaptive clipping cost 5 points there, mixing another 5, RandAugment 10; lighter crops
-        and jitter gained 3. A window of 8 takes the first map of 128 pixels (8 x 8) whole, one of 7 pads it to 14 x 14: no
-        difference in accuracy that could be seen, and a step in three quarters of the time. A GPU has time for more:
-        --image-size 224 --set window=7.
+        and jitter gained 3. A window of 8 takes the first map of 128 pixels (8 x 8) whole, where one of 7 pads it to
+        14 x 14: no difference in accuracy that could be seen, and a step in three quarters of the time. A GPU has
+        time for more: --image-size 224 --set window=7.
     Cost: 60 passes over the photos; `--dry-run` measures what that takes on your machine.
     Expected: see docs/learning.md for what a shorter run reaches on those photos; not known for others.
     Command: effvit train photos/ --recipe scratch_small
