@@ -65,13 +65,29 @@ def test_dry_run_trains_nothing(photos: Path, tmp_path: Path, capsys: pytest.Cap
     assert "12,473,772" in shown and "0.99996" in shown and "rand-m9-mstd0.5-inc1" in shown
 
 
+@pytest.mark.parametrize(
+    ("setting", "message"),
+    [
+        ("distillation.teacher=timm:nope", "nope"),
+        ("accumulation=10000", "batch_size must be at least 2 for each of 1 processes x 10000 micro-batches"),
+        ("recipe=imagenet", "a recipe is a whole set of settings: give it as --recipe imagenet"),
+    ],
+)
+def test_what_is_refused_leaves_no_run_behind(
+    photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], setting: str, message: str
+) -> None:
+    assert run(["train", str(photos), *TINY, "--set", setting, "--output", str(tmp_path / "run")]) == 2
+    assert message in capsys.readouterr().err.splitlines()[-1]
+    assert not (tmp_path / "run").exists()
+
+
 def test_resume_takes_no_other_settings(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["train", "--resume", str(tmp_path), "--recipe", "finetune", "--dry-run"]) == 2
     assert "leave out --dry-run, --recipe" in capsys.readouterr().err
 
 
 def torchrun(*arguments: str) -> subprocess.Popen[str]:
-    command = ["-m", "torch.distributed.run", "--nproc-per-node", "2", "--master-port", "0", "-m", "effvit", "train"]
+    command = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "effvit", "train"]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     return subprocess.Popen(
         [sys.executable, *command, *arguments],
@@ -87,16 +103,16 @@ def test_torchrun_survives_the_kill_of_any_process(photos: Path, tmp_path: Path)
     settings = ["--epochs", "6", "--batch-size", "8", "--set", "ema_decay=0.9", "--set", "checkpoint_minutes=1e-9"]
     whole, cut = tmp_path / "whole", tmp_path / "cut"
     process = torchrun(str(photos), *TINY, *settings, "--output", str(whole))
-    assert process.wait() == 0, process.communicate()[0]
+    assert process.wait(timeout=240) == 0, process.communicate()[0]
     process = torchrun(str(photos), *TINY, *settings, "--output", str(cut))
     while not (cut / "checkpoints" / "last.pt").exists():
         time.sleep(0.05)
     time.sleep(0.3)
     children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
     os.kill(int(children[-1]), signal.SIGKILL)
-    assert process.wait() != 0
+    assert process.wait(timeout=240) != 0
     process = torchrun("--resume", str(cut), "--device", "cpu")
-    assert process.wait() == 0, process.communicate()[0]
+    assert process.wait(timeout=240) == 0, process.communicate()[0]
     first, second = (RunFolder(path).load_checkpoint() for path in (whole, cut))
     for part in ("model", "average"):
         assert all(torch.equal(value, second[part][name]) for name, value in first[part].items())

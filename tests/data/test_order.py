@@ -97,6 +97,15 @@ def test_balanced_classes_are_seen_equally_often(targets: list[int], seed: int, 
         assert max(looks) - min(looks) <= 1
 
 
+@pytest.mark.parametrize("seed", range(5))
+def test_every_batch_of_a_balanced_epoch_mixes_the_classes(seed: int) -> None:
+    """Class after class, a step would see one class alone, and its norms that class's statistics."""
+    targets = [0] * 40 + [1] * 15 + [2] * 5
+    for epoch in range(3):
+        for batch in batches(targets, batch_size=20, order=Order.BALANCED, seed=seed, epoch=epoch):
+            assert {targets[view.position] for view in batch} == {0, 1, 2}
+
+
 @given(st.integers(1, 100), st.integers(2, 5))
 def test_repeated_pictures_are_seen_as_often_as_asked(num_pictures: int, repeats: int) -> None:
     views = flat(batches([0] * num_pictures, order=Order.SHUFFLE, repeats=repeats))

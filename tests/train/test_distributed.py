@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 import effvit
 from effvit.data.datasets import PictureData
-from effvit.errors import ConfigError
+from effvit.errors import ConfigError, DataError
 from effvit.train import distributed
 from effvit.train.batches import validation_loader
 from effvit.train.config import TrainConfig
@@ -46,7 +46,8 @@ def in_processes(count: int, work: Callable[[], object]) -> None:
     for process in processes:
         process.start()
     for process in processes:
-        process.join()
+        process.join(timeout=120)
+        process.kill()
     assert [process.exitcode for process in processes] == [0] * count
 
 
@@ -64,7 +65,7 @@ def trained(path: Path, config: TrainConfig, data: PictureData) -> None:
     randomise(model, seed=3).double().register_forward_pre_hook(to_double)  # type: ignore[arg-type]
     if distributed.is_main():
         RunFolder.create(path, config, data)
-    distributed.from_main(None)  # it is there
+    distributed.on_main(lambda: None)  # it is there
     fit(model, data, config, RunFolder(path), save_weights=keep_nothing)
 
 
@@ -107,7 +108,7 @@ def test_interrupted_processes_go_on_as_if_nothing_had_been(
         resume = folder.checkpoint.exists()
         if distributed.is_main() and not resume:
             RunFolder.create(folder.path, often, data)
-        distributed.from_main(None)
+        distributed.on_main(lambda: None)
         try:
             fit(model, data, often, folder, resume=resume, on_step=on_step, save_weights=keep_nothing)
         except KeyboardInterrupt:
@@ -140,15 +141,21 @@ def test_one_process_needs_nothing() -> None:
     with distributed.joined("auto"):
         assert (distributed.rank(), distributed.num_processes(), distributed.is_main()) == (0, 1, True)
         assert torch.equal(distributed.sum_over_processes(values), values)
-        assert distributed.gather([3, 4]) == [3, 4] and distributed.from_main("x") == "x"
+        assert distributed.gather([3, 4]) == [3, 4] and distributed.on_main(lambda: "x") == "x"
         assert distributed.local_device("cuda:1") == "cuda:1"
+
+
+def fail() -> None:
+    raise DataError("no such folder")
 
 
 def test_what_was_gathered_is_in_the_order_of_the_processes() -> None:
     def work() -> None:
         rank = distributed.rank()
         assert distributed.gather([rank] * (rank + 1)) == [0, 1, 1]
-        assert distributed.from_main(rank) == 0
+        assert distributed.on_main(distributed.rank) == 0
+        with pytest.raises(DataError, match="no such folder"):
+            distributed.on_main(fail)
         assert distributed.sum_over_processes(torch.tensor([1, rank])).tolist() == [2, 1]
         with pytest.raises(ConfigError, match="device must be cpu or cuda where torchrun .*got 'cuda:1'"):
             distributed.local_device("cuda:1")

@@ -127,6 +127,22 @@ def test_parts_of_several_processes_are_put_together_each_picture_once(
     assert gathered.samples == whole.samples and np.array_equal(gathered.losses, whole.losses)
 
 
+def test_unreadable_pictures_of_all_processes_are_counted_together(
+    data: PictureData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each of two processes has one unreadable picture, which it may; two together are too many."""
+    samples = (Sample(tmp_path / "bad.jpg", 0), *data.val)
+
+    def gather_from_two(values: list[object]) -> list[object]:
+        elsewhere = Unreadable(len(samples) - 1, "worse.jpg: cut off")
+        return [*values, elsewhere] if values and isinstance(values[0], Unreadable) else values
+
+    assert len(run(linear_classifier(3), samples, data.class_names).unreadable) == 1
+    monkeypatch.setattr("effvit.train.evaluate.gather", gather_from_two)
+    with pytest.raises(DataError, match=r"at least 2 of 7 pictures cannot be read .*bad\.jpg.*; worse\.jpg: cut off"):
+        run(linear_classifier(3), samples, data.class_names)
+
+
 def test_of_equal_outputs_the_first_class_is_taken(data: PictureData) -> None:
     evaluation = run(lambda batch: torch.zeros(len(batch), 3), data.val, data.class_names)
     assert (evaluation.predicted == 0).all() and (evaluation.top_classes == [0, 1, 2]).all()

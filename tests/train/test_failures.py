@@ -17,7 +17,8 @@ from torch import Tensor, nn
 
 import effvit
 from effvit.data.datasets import PictureData, find_data
-from effvit.errors import DataError, RunError
+from effvit.data.samples import Sample
+from effvit.errors import ConfigError, DataError, RunError
 from effvit.train.config import TrainConfig
 from effvit.train.loop import fit
 from effvit.train.records import StepReport
@@ -79,7 +80,9 @@ def test_deleted_pictures_are_named(config: TrainConfig, photos: Path, tmp_path:
             for sample in data.train[:3]:
                 sample.path.unlink()
 
-    with pytest.raises(DataError, match=r"pictures cannot be read .*max_unreadable.*\.jpg: No such file"):
+    with pytest.raises(
+        DataError, match=r"pictures cannot be read .*max_unreadable.*\.jpg: No such file.*; at epoch 2, step \d"
+    ):
         fit(network(config), data, dataclasses.replace(config, num_workers=1), run, on_step=on_step)
     assert len(run.load_checkpoint()["history"]) == 1
     assert run.read_record()["status"] == "failed"
@@ -110,3 +113,45 @@ def test_no_checkpoint_is_written_from_a_loss_that_is_not_finite(
     state = run.load_checkpoint()
     assert (len(state["history"]), state["position"]["step"]) == (1, 1)
     assert all(value.isfinite().all() for value in state["model"].values())
+
+
+class NanGradientAt(NanAt):
+    """A finite loss with a gradient that is not: the root of zero."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.steps += self.training
+        logits: Tensor = self.linear(x.mean(dim=(2, 3)))
+        return logits + (logits * 0).sqrt() if self.training and self.steps == self.at else logits
+
+
+def test_weights_that_are_not_finite_never_reach_the_checkpoint(
+    config: TrainConfig, data: PictureData, tmp_path: Path
+) -> None:
+    often = dataclasses.replace(config, checkpoint_minutes=1e-9)
+    run = RunFolder.create(tmp_path / "run", often, data)
+    with pytest.raises(RunError, match="the weights are not finite after epoch 2, step 2"):
+        fit(NanGradientAt(5), data, often, run, save_weights=lambda *_: None)
+    state = run.load_checkpoint()
+    assert (len(state["history"]), state["position"]["step"]) == (1, 1)
+    assert all(value.isfinite().all() for value in state["model"].values())
+
+
+def test_unreadable_pictures_are_named_and_more_are_allowed_on_request(
+    config: TrainConfig, data: PictureData, tmp_path: Path
+) -> None:
+    bad = [Sample(tmp_path / f"{number}.jpg", 0) for number in range(4)]
+    for sample in bad:
+        sample.path.write_bytes(b"no picture")
+    spoilt = dataclasses.replace(data, root=Path("/"), train=(*data.train, *bad[:2]), val=(*data.val, *bad[2:]))
+    patient = dataclasses.replace(config, epochs=2, max_unreadable=0.5)
+    run = RunFolder.create(tmp_path / "run", patient, spoilt)
+    history = fit(network(config), spoilt, patient, run)
+    assert [record.num_unreadable for record in history] == [4, 4]
+    lines = (run.path / "unreadable.txt").read_text().splitlines()
+    assert len(lines) == 4 and all(any(f"{n}.jpg" in line for line in lines) for n in range(4))
+
+
+def test_what_norms_on_a_cpu_cannot_do_is_refused(config: TrainConfig, data: PictureData, tmp_path: Path) -> None:
+    synchronised = dataclasses.replace(config, sync_norm=True)
+    with pytest.raises(ConfigError, match="sync_norm works on CUDA only, got device cpu"):
+        fit(network(config), data, synchronised, RunFolder.create(tmp_path / "run", synchronised, data))

@@ -17,6 +17,7 @@ from effvit.train.freezing import head_modules, set_training
 from effvit.train.learner import Learner, MicroBatch
 from effvit.train.loop import fit
 from effvit.train.losses import make_criterion
+from effvit.train.outcome import efficientvit_saver, keep_epoch
 from effvit.train.records import EpochRecord, best_epoch, stops_early
 from effvit.train.runs import RunFolder
 
@@ -98,6 +99,15 @@ def test_frozen_backbone_stands_still_and_the_head_learns(plain: TrainConfig, di
     assert len(changed(1)) > 0.8 * len(before)  # behind a norm of zero weight there is no gradient yet
 
 
+def test_frozen_network_gives_both_outputs_in_training() -> None:
+    """A loss that treats the heads differently, as distillation's does, gets the pair."""
+    model = network(distilled=True)
+    for freeze_backbone in (True, False):
+        set_training(model, freeze_backbone=freeze_backbone)
+        first, second = model(batch()[0])
+        assert first.shape == second.shape == (8, 3) and not torch.equal(first, second)
+
+
 def test_frozen_statistics_stay(plain: TrainConfig) -> None:
     before, after = network().state_dict(), stepped(plain).state_dict()
     statistics = [name for name in before if "running_" in name]
@@ -138,6 +148,32 @@ def test_state_goes_on_where_it_was(plain: TrainConfig) -> None:
     assert largest_difference(whole.average.module, second.average.module) == 0
 
 
+def test_loss_scale_goes_on_where_it_was(plain: TrainConfig) -> None:
+    config = dataclasses.replace(plain, precision="float16")
+    images, targets = batch()
+    first, second = (Learner(network(), config, make_criterion(config, [1, 1, 1]), CPU) for _ in range(2))
+    first.begin_epoch(0)
+    for number in range(3):
+        first.step([MicroBatch(images, targets)], num_pictures=8, learning_rate=1e-2, number=number)
+    assert first.state_dict()["scaler"] != second.state_dict()["scaler"]
+    second.load_state_dict(first.state_dict())
+    assert first.state_dict()["scaler"] == second.state_dict()["scaler"]
+
+
+@pytest.mark.parametrize("precision", ["float32", "float16"])
+def test_gradients_are_clipped_at_their_true_scale(plain: TrainConfig, precision: str) -> None:
+    """Those of float16 come 65,536 times too large; AdamW does not mind, the share of the weights does."""
+    config = dataclasses.replace(plain, precision=precision, clip_grad=1e-5)  # a fifth of what there is
+    learner = Learner(network(), config, make_criterion(config, [1, 1, 1]), CPU)
+    learner.begin_epoch(0)
+    (weights,) = (value for name, value in learner.model.named_parameters() if name == "head.linear.weight")
+    images, targets = batch()
+    learner.step([MicroBatch(images, targets)], num_pictures=8, learning_rate=1e-30, number=0)
+    assert weights.grad is not None
+    shares = weights.grad.norm(dim=1) / weights.norm(dim=1)
+    assert shares.max().item() == pytest.approx(config.clip_grad, rel=1e-3)
+
+
 def record(epoch: int, top1: float, ema: float | None = None) -> EpochRecord:
     return EpochRecord(
         epoch=epoch, learning_rate=1, train_loss=1, val_loss=1, val_top1=top1, val_top1_ema=ema,
@@ -150,6 +186,34 @@ def test_best_is_the_better_of_weights_and_average() -> None:
     assert best_epoch(history).epoch == 2 and best_epoch(history).ema_is_better
     assert [entry.best_top1 for entry in history] == [0.5, 0.7, 0.65]
     assert not record(1, 0.3).ema_is_better and best_epoch([record(1, 0.3), record(2, 0.3)]).epoch == 1
+
+
+@pytest.mark.parametrize(("top1_ema", "average_is_best"), [(0.9, True), (0.1, False)])
+def test_the_better_of_weights_and_average_is_kept_as_the_best(
+    config: TrainConfig, data: PictureData, tmp_path: Path, top1_ema: float, average_is_best: bool
+) -> None:
+    averaging = dataclasses.replace(config, ema_decay=0.9)
+    run = RunFolder.create(tmp_path / "run", averaging, data)
+    learner = Learner(network(), averaging, make_criterion(averaging, [1, 1, 1]), CPU)
+    learner.begin_epoch(0)
+    images, targets = batch()
+    learner.step([MicroBatch(images, targets)], num_pictures=8, learning_rate=1e-2, number=0)
+    assert learner.average is not None
+    average = learner.average.module
+    assert largest_difference(learner.model, average) > 0
+
+    saver = efficientvit_saver(learner.model, data, averaging, run)
+    keep_epoch(run, learner, [record(1, 0.5, top1_ema)], saver)
+    best, info = effvit.load(run.weights)
+    assert largest_difference(best, average if average_is_best else learner.model) == 0
+    assert info.provenance["moving_average"] is average_is_best
+    assert info.provenance["val_top1"] == max(0.5, top1_ema)
+    last, info = effvit.load(run.last_weights)
+    assert largest_difference(last, average) == 0 and info.provenance["val_top1"] == top1_ema
+
+    keep_epoch(run, learner, [record(1, 0.5, top1_ema), record(2, 0.0, 0.05)], saver)
+    assert effvit.load(run.weights)[1].provenance["epoch"] == 1  # a worse epoch does not replace the best
+    assert effvit.load(run.last_weights)[1].provenance["epoch"] == 2
 
 
 @pytest.mark.parametrize(("patience", "stops"), [(0, None), (1, 3), (2, 4), (9, None)])

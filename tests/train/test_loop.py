@@ -21,6 +21,7 @@ from effvit.model.layers import Residual
 from effvit.train.config import TrainConfig
 from effvit.train.loop import fit
 from effvit.train.records import EpochRecord, StepReport, best_epoch
+from effvit.train.running_loss import RunningLoss
 from effvit.train.runs import RunFolder
 
 
@@ -263,6 +264,93 @@ def test_what_is_dropped_follows_seed_and_epoch_alone(one_step: TrainConfig, dat
     several_steps = Watched()
     watch(several_steps, data, dataclasses.replace(one_step, batch_size=8), tmp_path / "steps")
     assert len(set(several_steps.dropped)) == 3
+
+
+def test_a_run_that_gets_no_better_stops_and_is_not_taken_up_again(
+    one_step: TrainConfig, data: PictureData, tmp_path: Path
+) -> None:
+    patient = dataclasses.replace(one_step, epochs=5, patience=1)
+    history = watch(Watched(), data, patient, tmp_path / "run")
+    assert [record.epoch for record in history] == [1, 2]  # the second is no better than the first
+    run, steps = RunFolder.open(tmp_path / "run"), list[StepReport]()
+    assert run.read_record()["status"] == "finished"
+    resumed = fit(Watched(), data, patient, run, resume=True, on_step=steps.append, save_weights=keep_nothing)
+    assert resumed == history and not steps
+
+
+@pytest.mark.parametrize(("freeze_norm", "trained_on"), [(False, [2]), (True, [2, 1])])
+def test_a_single_picture_is_trained_on_where_statistics_are_frozen(
+    one_step: TrainConfig, data: PictureData, tmp_path: Path, freeze_norm: bool, trained_on: list[int]
+) -> None:
+    model = Watched()
+    few = dataclasses.replace(data, train=data.train[:3])
+    watch(model, few, dataclasses.replace(one_step, batch_size=2, freeze_norm=freeze_norm), tmp_path / "run")
+    assert [len(images) for images in model.shown[True]] == trained_on
+
+
+def test_a_step_that_is_too_short_in_another_process_is_left_out_in_this_one(
+    one_step: TrainConfig, data: PictureData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The processes exchange gradients: where one leaves a step out and another does not, both wait for ever."""
+    own: list[int] = []
+
+    def with_another_process(values: Tensor) -> Tensor:
+        own.append(int(values[0]))
+        elsewhere = torch.zeros_like(values)
+        elsewhere[:2] = torch.tensor([1, len(own) == 2])  # its pictures, and whether they are too few
+        return values + elsewhere
+
+    monkeypatch.setattr("effvit.train.loop.sum_over_processes", with_another_process)
+    model = Watched()
+    watch(model, data, dataclasses.replace(one_step, batch_size=8), tmp_path / "run")
+    assert own == [8, 8, 8] and len(model.shown[True]) == 2
+
+
+def test_processes_draw_each_its_own(
+    one_step: TrainConfig, data: PictureData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of the same pictures, another process mixes, erases and drops others."""
+    data = dataclasses.replace(data, train=data.train[:6], val=data.val[:1])
+    mixing = dataclasses.replace(one_step, augmentation=Augmentation(mixup=1.0))
+    erasing = dataclasses.replace(one_step, augmentation=Augmentation(random_erasing=1.0))
+    for name, config in (("mixing", mixing), ("erasing", erasing)):
+        models = {rank: Watched() for rank in (0, 1)}
+        for rank, model in models.items():
+            monkeypatch.setattr("effvit.train.loop.rank", lambda rank=rank: rank)
+            watch(model, data, config, tmp_path / f"{name}-{rank}")
+        first, second = (torch.cat(model.shown[True]) for model in models.values())
+        assert first.shape == second.shape and not torch.equal(first, second)
+        assert models[0].dropped != models[1].dropped
+
+
+def test_losses_a_gpu_was_not_yet_asked_for_are_in_the_checkpoint(
+    one_step: TrainConfig, data: PictureData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def read_in_groups(device: torch.device, place: str) -> RunningLoss:
+        return RunningLoss(torch.device("cuda"), place)  # only its name is looked at
+
+    monkeypatch.setattr("effvit.train.loop.RunningLoss", read_in_groups)
+    often = dataclasses.replace(one_step, batch_size=4, checkpoint_minutes=1e-9)
+    torch.manual_seed(0)
+    (whole,) = watch(Watched(), data, often, tmp_path / "whole")
+    run = RunFolder.create(tmp_path / "cut", often, data)
+    torch.manual_seed(0)
+    with pytest.raises(KeyboardInterrupt):
+        fit(Watched(), data, often, run, on_step=interrupt_at(1, 4), save_weights=keep_nothing)  # type: ignore[arg-type]
+    assert run.load_checkpoint()["position"]["step"] == 3
+    (resumed,) = fit(Watched(), data, often, run, resume=True, save_weights=keep_nothing)
+    assert resumed.train_loss == pytest.approx(whole.train_loss, rel=1e-6)
+
+
+def test_what_a_killed_process_was_writing_is_removed_when_its_run_goes_on(
+    one_step: TrainConfig, data: PictureData, tmp_path: Path
+) -> None:
+    watch(Watched(), data, one_step, tmp_path / "run")
+    run = RunFolder.open(tmp_path / "run")
+    leftover = run.checkpoint.with_name(".last.7.partial.pt")
+    leftover.touch()
+    fit(Watched(), data, one_step, run, resume=True, save_weights=keep_nothing)
+    assert not leftover.exists() and run.checkpoint.exists()
 
 
 class Exploding(nn.Module):

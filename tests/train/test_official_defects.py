@@ -117,7 +117,6 @@ def test_9_everything_trains_without_cuda(
         ema_decay=0.9,
         precision="bfloat16",
         freeze_backbone_epochs=1,
-        sync_norm=True,
         augmentation=Augmentation(
             mixup=0.8, cutmix=1.0, random_erasing=0.5, rand_augment="rand-m9-mstd0.5-inc1", repeats=3
         ),

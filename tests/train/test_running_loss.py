@@ -28,6 +28,14 @@ def test_a_gpu_is_asked_rarely_and_the_step_is_still_named() -> None:
         running.read()
 
 
+def test_a_gpu_is_asked_often_enough_to_stop_soon() -> None:
+    """A loss that is not finite has spoilt the weights: what is trained until it is read is lost."""
+    running = RunningLoss(GPU, "epoch 1")
+    with pytest.raises(RunError, match="the loss is nan at epoch 1, step 1 "):
+        for step in range(1, 51):
+            running.add(torch.tensor(math.nan), 1, step=step, pictures=[])
+
+
 def test_the_cpu_is_asked_at_once() -> None:
     running = RunningLoss(torch.device("cpu"), "epoch 1")
     with pytest.raises(RunError, match="the loss is nan at epoch 1, step 1 "):

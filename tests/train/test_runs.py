@@ -87,6 +87,17 @@ def test_missing_damaged_and_hostile_checkpoints_are_refused(run: RunFolder) -> 
         run.load_checkpoint()
 
 
+def test_leftovers_of_a_killed_process_are_removed_and_nothing_else(run: RunFolder) -> None:
+    run.save_checkpoint({"epoch": 1})
+    kept = sorted(run.path.rglob("*"))
+    (run.path / ".curves.7.partial.png").touch()
+    (run.checkpoint.parent / ".last.7.partial.pt").touch()
+    (run.path / ".weights.7.partial").mkdir()
+    (run.path / ".weights.7.partial" / "model.safetensors").touch()
+    run.remove_leftovers()
+    assert sorted(run.path.rglob("*")) == kept
+
+
 def test_next_run_path_is_free(tmp_path: Path) -> None:
     assert next_run_path(tmp_path, "m0").name == "m0-1"
     (tmp_path / "m0-1").mkdir()

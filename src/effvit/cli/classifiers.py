@@ -20,8 +20,6 @@ from effvit.train.runs import RunFolder
 if TYPE_CHECKING:
     from effvit.cli.published import Description
 
-_IMAGENET_CLASSES = 1000
-
 
 @dataclass(frozen=True, kw_only=True)
 class Classifier:
@@ -78,7 +76,7 @@ def open_classifier(
 
 
 def _open_ours(source: str, device: str, image_size: tuple[int, int] | None, weights: str | None) -> Classifier:
-    from effvit.cli.published import Description, imagenet_description
+    from effvit.cli.published import NUM_IMAGENET_CLASSES, Description, imagenet_description
     from effvit.device import find_device
     from effvit.train.evaluate import network_predictor
 
@@ -86,7 +84,7 @@ def _open_ours(source: str, device: str, image_size: tuple[int, int] | None, wei
     network, info = open_network(source, weights)
     if info.class_names is not None:
         description = Description(class_names=info.class_names, preprocessing=info.preprocessing)
-    elif weights is not None and network.config.num_classes == _IMAGENET_CLASSES:
+    elif weights is not None and network.config.num_classes == NUM_IMAGENET_CLASSES:
         description = imagenet_description(info.preprocessing)  # the official weights, in whichever file
     else:
         raise WeightsError(f"{source} does not name its classes")

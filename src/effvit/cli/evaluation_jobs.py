@@ -13,7 +13,8 @@ from effvit.data.datasets import find_samples
 from effvit.data.loaders import PictureLoader
 from effvit.data.samples import Sample
 from effvit.data.transforms import eval_transform
-from effvit.errors import DataError
+from effvit.device import find_device
+from effvit.errors import ConfigError, DataError
 from effvit.model.checkpoints import write_temperature
 from effvit.train.calibration import calibrate
 from effvit.train.evaluate import evaluate
@@ -26,24 +27,39 @@ HELD_OUT = "the run's held-out pictures"
 _MAX_UNREADABLE_SAID = 5
 
 
-def evaluate_run(run: RunFolder) -> dict[str, Any]:
-    """Evaluate a run's best weights on its held-out pictures where it was trained, into its eval/ and report.html.
+def evaluate_run(run: RunFolder, *, device: str | None = None, workers: int | None = None) -> dict[str, Any]:
+    """Evaluate a run's best weights on its held-out pictures, into its eval/ and report.html.
+
+    Args:
+        run: The run.
+        device: Where; None for where it was begun, or for the best device if this machine has no such one.
+        workers: Processes that decode pictures; None for as many as it was begun with.
 
     Returns:
         What is in eval/summary.json.
     """
     config = run.read_config()
-    classifier = open_classifier(str(run.path), config.device)
+    classifier = open_classifier(str(run.path), device or _device_here(config.device))
     evaluation = evaluate_samples(
         classifier,
         run.read_data().val,
         batch_size=config.batch_size,
-        workers=config.num_workers,
+        workers=config.num_workers if workers is None else workers,
         max_unreadable=config.max_unreadable,
     )
     summary = write_results(run.path / "eval", evaluation, about_evaluation(str(run.path), HELD_OUT, classifier))
     write_report(run)
     return summary
+
+
+def _device_here(device: str) -> str:
+    """A run's device, or the best one where it is not there: a run may be moved to another machine."""
+    try:
+        find_device(device)
+    except ConfigError as error:
+        say(f"{error}; the run is evaluated on {find_device('auto')}")
+        return "auto"
+    return device
 
 
 def evaluate_samples(

@@ -11,10 +11,9 @@ from effvit.cli.plans import plan_training
 from effvit.cli.render import TrainingProgress, say
 from effvit.data.datasets import PictureData
 from effvit.device import find_device
-from effvit.errors import EffvitError, RunError, first_line
 from effvit.model.network import EfficientViT
 from effvit.train.config import TrainConfig
-from effvit.train.distributed import from_main, is_main, local_device, num_processes
+from effvit.train.distributed import is_main, local_device, num_processes, on_main
 from effvit.train.loop import fit
 from effvit.train.runs import RunFolder, next_run_path
 
@@ -45,14 +44,15 @@ def start_training(
     plan = plan_training(data, assignments, weights=weights, recipe=recipe, base=base)
     config, pictures, network = plan.config, plan.data, plan.network
     assert pictures is not None  # data was given
-    run = None
-    if is_main():
+
+    def make_run() -> RunFolder:
         run = RunFolder.create(output or next_run_path("runs", config.model), config, pictures, command=command)
         network_config = network.config.to_dict()
         processes = num_processes()
         run.update_record(network=network_config, initial_weights=plan.initial_weights, num_processes=processes)
-    run = from_main(run)
-    assert run is not None  # the main process made it
+        return run
+
+    run = on_main(make_run)
     num_params = sum(parameter.numel() for parameter in network.parameters())
     together = f", {num_processes()} processes" if num_processes() > 1 else ""
     say(
@@ -63,14 +63,20 @@ def start_training(
     if pictures.skipped:
         first = pictures.skipped[0]
         say(f"left out: {len(pictures.skipped)}, the first {first.path} ({first.reason}); all in split.json")
-    _fit(network, pictures, config, run, resume=False)
+    try:
+        _fit(network, pictures, config, run, resume=False)
+    except BaseException:
+        if is_main() and not run.checkpoint.is_file():
+            run.discard()  # nothing was trained: a setting was refused at the last moment
+        raise
     return run
 
 
-def resume_training(path: Path, *, device: str, workers: int | None) -> RunFolder:
-    """Continue a run from its last checkpoint, with the network it was started with."""
+def resume_training(path: Path, *, device: str | None, workers: int | None) -> RunFolder:
+    """Continue a run from its last checkpoint, with the network it was started with, by default where it was."""
     run = RunFolder.open(path)
     config = run.read_config()
+    device = device or config.device
     find_device(local_device(device))
     config = replace(
         config,
@@ -99,16 +105,5 @@ def _fit(network: EfficientViT, data: PictureData, config: TrainConfig, run: Run
             say(f"stopped after epoch {len(history)} of {config.epochs}: no better one in {config.patience} epochs")
     except KeyboardInterrupt:
         if run.checkpoint.is_file():
-            say(f"the last checkpoint is kept; continue with: {_resume_command(run)}")
+            say(f"the last checkpoint is kept; continue with: effvit train --resume {shlex.quote(str(run.path))}")
         raise
-    except RuntimeError as error:
-        if num_processes() == 1 or isinstance(error, EffvitError):
-            raise
-        # gloo and nccl raise plain RuntimeErrors where the other end of a connection is gone.
-        raise RunError(
-            f"another process of this run has ended ({first_line(error)}); continue with: {_resume_command(run)}"
-        ) from error
-
-
-def _resume_command(run: RunFolder) -> str:
-    return f"effvit train --resume {shlex.quote(str(run.path))}"

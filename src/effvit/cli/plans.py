@@ -18,7 +18,7 @@ from effvit.model.factory import create_model, find_weights
 from effvit.model.network import EfficientViT
 from effvit.preprocessing import Preprocessing
 from effvit.train.config import TrainConfig, replace_fields
-from effvit.train.distributed import from_main, is_main, local_device
+from effvit.train.distributed import local_device, on_main
 from effvit.train.recipes import find_recipe
 from effvit.train.tensorboard import import_tensorboard
 
@@ -77,8 +77,7 @@ def plan_training(
     pictures = None
     if data is not None:
         # One process looks for all: some sources are indexed or converted at their first use.
-        found = find_data(data, val_fraction=config.val_fraction, seed=config.seed) if is_main() else None
-        pictures = from_main(found)
+        pictures = on_main(lambda: find_data(data, val_fraction=config.val_fraction, seed=config.seed))
     torch.manual_seed(config.seed)  # the initial weights
     network = create_model(
         config.model,

@@ -12,15 +12,17 @@ import timm
 import torchvision
 from timm.data.config import resolve_data_config
 from timm.data.imagenet_info import ImageNetInfo
-from torch import Tensor, nn
+from torch import nn
 
 from effvit.data.named import imagenet_names
 from effvit.errors import ConfigError, WeightsError, first_line
-from effvit.model.tensors import read_tensors
 from effvit.preprocessing import Preprocessing
+from effvit.train.distillation_config import TIMM_PREFIX
+from effvit.train.foreign import fill_from_file, timm_network, timm_settings
 
-TIMM, TORCHVISION = "timm:", "torchvision:"
-_IMAGENET_CLASSES = 1000
+TORCHVISION_PREFIX = "torchvision:"
+NUM_IMAGENET_CLASSES = 1000
+"""Of ImageNet-1k, which networks are published with and whose classes they do not name."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,7 +39,7 @@ class Description:
 
 def is_published(source: str) -> bool:
     """Whether a source names a network of timm or torchvision."""
-    return source.startswith((TIMM, TORCHVISION))
+    return source.startswith((TIMM_PREFIX, TORCHVISION_PREFIX))
 
 
 def describe(source: str, *, own_weights: bool = False) -> Description:
@@ -51,9 +53,9 @@ def describe(source: str, *, own_weights: bool = False) -> Description:
     Raises:
         ConfigError: If there is no such network, or its pictures are prepared in a way that is not offered here.
     """
-    if source.startswith(TIMM):
-        return _describe_timm(source.removeprefix(TIMM))
-    return _describe_torchvision(source.removeprefix(TORCHVISION), own_weights=own_weights)
+    if source.startswith(TIMM_PREFIX):
+        return _describe_timm(source.removeprefix(TIMM_PREFIX))
+    return _describe_torchvision(source.removeprefix(TORCHVISION_PREFIX), own_weights=own_weights)
 
 
 def open_published(source: str, weights: str | None) -> nn.Module:
@@ -63,40 +65,34 @@ def open_published(source: str, weights: str | None) -> nn.Module:
         ConfigError: If there is no such network.
         WeightsError: If the weights cannot be had or do not fit.
     """
+    if weights is not None:
+        return _with_weights_of(Path(weights), source)
     library, _, name = source.partition(":")
-    pretrained = weights is None
     try:
-        if library == "timm":
-            network: nn.Module = timm.create_model(name, pretrained=pretrained)
-        else:
-            network = torchvision.models.get_model(name, weights="DEFAULT" if pretrained else None)
+        network: nn.Module = (
+            timm.create_model(name, pretrained=True)
+            if library == "timm"
+            else torchvision.models.get_model(name, weights="DEFAULT")
+        )
     except Exception as error:  # the download's many failures share no base class
         raise WeightsError(
             f"cannot get the weights of {source} ({first_line(error)}); with a file of them: --weights FILE"
         ) from error
-    if weights is not None:
-        _load(network, Path(weights), source)
     return network
 
 
-def _load(network: nn.Module, path: Path, source: str) -> None:
-    if not path.is_file():
-        raise WeightsError(f"no weights at {path}: no such file")
-    own = network.state_dict()
-    state: dict[str, Tensor] = {
-        name: value.to(own[name].dtype) if name in own else value for name, value in read_tensors(path).items()
-    }
-    try:
-        network.load_state_dict(state)
-    except RuntimeError as error:
-        raise WeightsError(f"{path} does not fit {source}: {' '.join(str(error).split())[:300]}") from error
+def _with_weights_of(path: Path, source: str) -> nn.Module:
+    if source.startswith(TIMM_PREFIX):
+        name = source.removeprefix(TIMM_PREFIX)
+        known = timm_settings(name)
+        return timm_network(name, path, NUM_IMAGENET_CLASSES if known is None else known.num_classes)
+    network: nn.Module = torchvision.models.get_model(source.removeprefix(TORCHVISION_PREFIX), weights=None)
+    fill_from_file(network, path, source)
+    return network
 
 
 def _describe_timm(name: str) -> Description:
-    if not timm.is_model(name):
-        near = get_close_matches(name, timm.list_models(), n=3)
-        raise ConfigError(f"timm has no network {name!r}" + (f"; nearest: {', '.join(near)}" if near else ""))
-    found = timm.models.get_pretrained_cfg(name)
+    found = timm_settings(name)
     values = found.to_dict() if found is not None else {}  # type: ignore[no-untyped-call]
     config = resolve_data_config(pretrained_cfg=values, use_test_size=True)  # type: ignore[no-untyped-call]
     if config["crop_mode"] != "center":
@@ -111,7 +107,7 @@ def _describe_timm(name: str) -> Description:
             interpolation=config["interpolation"],
             crop_ratio=config["crop_pct"],
         ),
-        values.get("num_classes", _IMAGENET_CLASSES),
+        values.get("num_classes", NUM_IMAGENET_CLASSES),
     )
 
 
@@ -147,7 +143,7 @@ def _ratio(side: int, resized: int) -> float:
 
 def _described(preprocessing: Preprocessing, num_classes: int) -> Description:
     numbers = tuple(map(str, range(num_classes)))
-    if num_classes != _IMAGENET_CLASSES:
+    if num_classes != NUM_IMAGENET_CLASSES:
         return Description(class_names=numbers, preprocessing=preprocessing)
     return imagenet_description(preprocessing)
 
@@ -161,6 +157,6 @@ def imagenet_description(preprocessing: Preprocessing) -> Description:
         preprocessing=preprocessing,
         namings=(
             ("ImageNet's synsets", synsets),
-            ("ImageNet's class numbers", tuple(map(str, range(_IMAGENET_CLASSES)))),
+            ("ImageNet's class numbers", tuple(map(str, range(NUM_IMAGENET_CLASSES)))),
         ),
     )

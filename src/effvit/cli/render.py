@@ -21,7 +21,7 @@ T = TypeVar("T")
 SPEAKS = os.environ.get("RANK", "0") == "0"
 """Whether this process is the one that speaks for all that `torchrun` started."""
 
-_SLOW_LOADER_SHARE = 0.3
+_SLOW_LOADER_SHARE = 0.5
 """Share of an epoch's time spent waiting for pictures from which on it is said."""
 
 
@@ -213,6 +213,7 @@ class TrainingProgress:
             transient=True,
             disable=not (SPEAKS and self._console.is_terminal),
         )
+        self._loader_was_named = False
         self._task = self._bar.add_task("", total=None, epoch="1", loss="...", rate="...")
 
     def __enter__(self) -> TrainingProgress:
@@ -227,20 +228,22 @@ class TrainingProgress:
         if step.phase == "train":
             done = (step.epoch - 1) * step.num_steps + step.step
             epoch = f"{step.epoch}/{step.num_epochs}"
-            loss = f"{step.loss:.3f}"
-            self._bar.update(self._task, completed=done, total=step.num_epochs * step.num_steps, epoch=epoch, loss=loss)
+            self._bar.update(self._task, completed=done, total=step.num_epochs * step.num_steps, epoch=epoch)
+            if step.loss is not None:  # a GPU's is read now and then
+                self._bar.update(self._task, loss=f"{step.loss:.3f}")
 
     def on_epoch(self, record: EpochRecord) -> None:
         """Print the epoch."""
         self._bar.update(self._task, rate=f"{record.pictures_per_second:.0f}")
-        unreadable = f"  {record.num_unreadable} unreadable" if record.num_unreadable else ""
+        unreadable = f"  {record.num_unreadable} unreadable, see unreadable.txt" if record.num_unreadable else ""
         average = "" if record.val_top1_ema is None else f" ({record.val_top1_ema:6.2%} averaged)"
         self._console.print(
             f"epoch {record.epoch:3d}  top-1 {record.val_top1:6.2%}{average}  val loss {record.val_loss:.3f}"
             f"  train loss {record.train_loss:.3f}  {record.pictures_per_second:5.0f} img/s"
             f"  {record.seconds:5.1f} s{unreadable}"
         )
-        if record.waiting_share > _SLOW_LOADER_SHARE:
+        if record.waiting_share > _SLOW_LOADER_SHARE and not self._loader_was_named:
+            self._loader_was_named = True
             self._console.print(
                 f"  {record.waiting_share:.0%} of this epoch's time was waiting for pictures: the loader is the limit,"
                 " not the network; more --workers help as far as there are cores"

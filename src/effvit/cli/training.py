@@ -98,7 +98,7 @@ def train(
         raise ConfigError("train needs DATA, a folder of photos, or --resume RUN")
     with joined(device or "auto"):
         if resume is not None:
-            run = resume_training(resume, device=device or "auto", workers=workers)
+            run = resume_training(resume, device=device, workers=workers)
         else:
             assert data is not None
             run = start_training(

@@ -82,10 +82,15 @@ def equal_width_bins(probabilities: npt.NDArray[np.float64], num_bins: int = NUM
     return np.clip(np.ceil(probabilities * num_bins).astype(np.int64) - 1, 0, num_bins - 1)
 
 
+def sureness_gaps(evaluation: Evaluation) -> npt.NDArray[np.float64]:
+    """Probability less outcome (1 if right) of each picture, (N,)."""
+    return evaluation.predicted_probabilities - evaluation.right
+
+
 def expected_calibration_error(evaluation: Evaluation, num_bins: int = NUM_BINS) -> float:
     """Mean distance of sureness and accuracy over bins of equal width, 0..1."""
     members = equal_width_bins(evaluation.predicted_probabilities, num_bins)
-    gaps = np.bincount(members, weights=_gaps(evaluation), minlength=num_bins)
+    gaps = np.bincount(members, weights=sureness_gaps(evaluation), minlength=num_bins)
     return float(np.abs(gaps).sum() / evaluation.num_pictures)
 
 
@@ -95,7 +100,7 @@ def adaptive_calibration_error(evaluation: Evaluation, num_bins: int = NUM_BINS)
     Source: adaptive bins as in Nixon et al., arXiv:1904.01685, of the predicted class alone.
     """
     order = np.argsort(evaluation.predicted_probabilities, kind="stable")
-    parts = np.array_split(_gaps(evaluation)[order], num_bins)
+    parts = np.array_split(sureness_gaps(evaluation)[order], num_bins)
     return float(sum(abs(part.sum()) for part in parts) / evaluation.num_pictures)
 
 
@@ -180,11 +185,6 @@ def calibration_summary(evaluation: Evaluation) -> dict[str, Any]:
         "confidence": float(evaluation.predicted_probabilities.mean()),
         "bins": [entry._asdict() for entry in reliability(evaluation)],
     }
-
-
-def _gaps(evaluation: Evaluation) -> npt.NDArray[np.float64]:
-    """Probability less outcome (1 if right) of each picture, (N,)."""
-    return evaluation.predicted_probabilities - evaluation.right
 
 
 def _slope_and_curvature(

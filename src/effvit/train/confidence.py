@@ -15,7 +15,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from effvit.train.calibration import NUM_BINS, equal_width_bins
+from effvit.train.calibration import NUM_BINS, equal_width_bins, sureness_gaps
 from effvit.train.evaluation import Evaluation
 
 NUM_RESAMPLES = 10_000
@@ -118,7 +118,7 @@ class _Share:
 
 class _CalibrationError:
     def __init__(self, evaluation: Evaluation) -> None:
-        self._gaps = evaluation.predicted_probabilities - evaluation.right
+        self._gaps = sureness_gaps(evaluation)
         self._bins = equal_width_bins(evaluation.predicted_probabilities)
 
     def __call__(self, draws: Draws) -> Floats:

@@ -231,6 +231,8 @@ def replace_fields(config: TrainConfig, assignments: Sequence[str]) -> TrainConf
         name = name.strip()
         if not equals:
             raise ConfigError(f"--set wants field=value, got {assignment!r}")
+        if name == "recipe":
+            raise ConfigError(f"a recipe is a whole set of settings: give it as --recipe {text.strip()}")
         if name not in types_by_name:
             raise ConfigError(unknown_name("field", name, types_by_name))
         section, _, leaf = name.rpartition(".")

@@ -9,6 +9,8 @@ from effvit.errors import ConfigError
 from effvit.sections import Limit, limit_faults, read_section
 
 KINDS = ("soft", "hard")
+TIMM_PREFIX = "timm:"
+"""What the name of a network of timm begins with, wherever one can be given."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,7 +30,7 @@ class Distillation:
 
     def __post_init__(self) -> None:
         faults = limit_faults(self, _LIMITS)
-        if self.weights and not self.teacher.startswith("timm:"):
+        if self.weights and not self.teacher.startswith(TIMM_PREFIX):
             faults.append(f"weights go with a teacher timm:NAME, got teacher {self.teacher!r}")
         if faults:
             raise ConfigError("distillation: " + "; ".join(faults))

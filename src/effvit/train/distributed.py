@@ -7,15 +7,15 @@ Every function is called by all processes in the same order, as all collective o
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import TypeVar
+from typing import TypeVar, cast
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from effvit.errors import ConfigError
+from effvit.errors import ConfigError, EffvitError, RunError, first_line
 
 T = TypeVar("T")
 
@@ -31,6 +31,7 @@ def joined(device: str) -> Iterator[None]:
 
     Raises:
         ConfigError: If torchrun's variables are incomplete.
+        RunError: If another process has ended meanwhile.
     """
     if int(os.environ.get("WORLD_SIZE", "1")) == 1:
         yield
@@ -39,11 +40,23 @@ def joined(device: str) -> Iterator[None]:
     try:
         dist.init_process_group("cpu:gloo,cuda:nccl" if on_cuda else "gloo")
     except (ValueError, RuntimeError) as error:
-        raise ConfigError(f"the processes of this run cannot be connected: {str(error).splitlines()[0]}") from error
+        raise ConfigError(f"the processes of this run cannot be connected: {first_line(error)}") from error
     try:
         yield
+    except RuntimeError as error:
+        if not _is_lost_connection(error):
+            raise
+        raise RunError(
+            f"another process of this run has ended ({first_line(error)}); continue with --resume"
+        ) from error
     finally:
         dist.destroy_process_group()
+
+
+def _is_lost_connection(error: RuntimeError) -> bool:
+    """Whether the other end is gone: nccl's errors have a class of their own, gloo's are known by their text."""
+    text = str(error)
+    return isinstance(error, dist.DistError) or "gloo" in text or "Connection closed by peer" in text
 
 
 def local_device(name: str) -> str:
@@ -93,13 +106,21 @@ def gather(values: Sequence[T]) -> list[T]:
     return [value for part in parts for value in part]
 
 
-def from_main(value: T) -> T:
-    """The main process's value, on every process."""
+def on_main(make: Callable[[], T]) -> T:
+    """Call a function in the main process and give what it returns to all; an error it raises, all raise."""
     if num_processes() == 1:
-        return value
-    box = [value]
+        return make()
+    box: list[tuple[T | None, EffvitError | None]] = [(None, None)]
+    if is_main():
+        try:
+            box = [(make(), None)]
+        except EffvitError as error:
+            box = [(None, error)]
     dist.broadcast_object_list(box)
-    return box[0]
+    value, failed = box[0]
+    if failed is not None:
+        raise failed
+    return cast(T, value)
 
 
 def share_from_main(tensors: Iterable[Tensor]) -> None:

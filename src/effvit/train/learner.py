@@ -10,6 +10,7 @@ from timm.utils.model_ema import ModelEmaV3
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
+from effvit.errors import RunError
 from effvit.train.averaging import make_average, update_average
 from effvit.train.config import TrainConfig
 from effvit.train.distributed import num_processes
@@ -81,15 +82,24 @@ class Learner:
 
         Returns:
             Sum of the losses of this process's pictures, on the device.
+
+        Raises:
+            RunError: If the device has too little memory.
         """
         self.learning_rate = learning_rate
         for group in self.optimizer.param_groups:
             group["lr"] = group["initial_lr"] * (learning_rate / self.config.peak_learning_rate)
         self.optimizer.zero_grad()
-        losses = [
-            self._backward(batch, num_pictures, is_last=index == len(micro_batches) - 1)
-            for index, batch in enumerate(micro_batches)
-        ]
+        try:
+            losses = [
+                self._backward(batch, num_pictures, is_last=index == len(micro_batches) - 1)
+                for index, batch in enumerate(micro_batches)
+            ]
+        except torch.OutOfMemoryError as error:
+            raise RunError(
+                f"{self.device} has too little memory for {len(micro_batches[0].targets)} pictures at once; cut a step"
+                f" into more parts (--set accumulation={2 * self.config.accumulation}), or take a smaller --batch-size"
+            ) from error
         self._scaler.unscale_(self.optimizer)
         clip_gradients(self.model, self.config)
         self._scaler.step(self.optimizer)
@@ -111,6 +121,15 @@ class Learner:
             # The processes' gradients are averaged, and the mean over all pictures is wanted.
             self._scaler.scale(loss_sum * (num_processes() / num_pictures)).backward()  # type: ignore[no-untyped-call]
         return loss_sum.detach().float()
+
+    def check_finite(self, place: str) -> None:
+        """Refuse weights that hold nan or inf, which a finite loss may still have led to.
+
+        Raises:
+            RunError: If one does; says where the run stands.
+        """
+        if not all(bool(value.isfinite().all()) for value in self.model.state_dict().values()):
+            raise RunError(f"the weights are not finite after {place}: the step before went too far")
 
     def state_dict(self) -> dict[str, Any]:
         """Everything a step changes."""

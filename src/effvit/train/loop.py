@@ -7,22 +7,29 @@ its last checkpoint gives, on the same machine, bit for bit the weights of one t
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 
 import torch
 from torch import nn
 
 from effvit.data.datasets import PictureData
-from effvit.data.loaders import PictureLoader, UnreadableCount, dead_workers_in_one_line
+from effvit.data.loaders import Batch, PictureLoader, UnreadableCount, dead_workers_in_one_line
 from effvit.data.randomness import derive_seed
 from effvit.device import find_device
-from effvit.errors import ConfigError, DataError, EffvitError
-from effvit.train.batches import Preparation, training_loader, validation_loader
+from effvit.errors import ConfigError, DataError, EffvitError, RunError
+from effvit.train.batches import Preparation, check_parts, training_loader, validation_loader
 from effvit.train.checkpoint import Position, RunState, load_state, save_state
 from effvit.train.class_balance import count_classes
 from effvit.train.config import TrainConfig
-from effvit.train.distributed import is_main, local_device, num_processes, rank, share_from_main, sum_over_processes
+from effvit.train.distributed import (
+    gather,
+    is_main,
+    local_device,
+    rank,
+    share_from_main,
+    sum_over_processes,
+)
 from effvit.train.evaluate import Evaluation, evaluate_all, network_predictor
 from effvit.train.figures import write_curves
 from effvit.train.learner import Learner
@@ -78,14 +85,18 @@ def fit(
         RunError: If the loss is not finite, or the run folder cannot be written or continued.
         WeightsError: If the teacher cannot be had.
     """
-    _check_batch(config)
     device = find_device(local_device(config.device))
+    if device.type == "cuda":
+        torch.cuda.set_device(device)
     num_classes = len(data.class_names)
     teacher = _teacher(data, config, device) if config.distillation.teacher else None
     criterion = make_criterion(config, count_classes(data.train, num_classes), teacher)
     share_from_main(model.to(device).state_dict().values())
-    learner = Learner(model, config, criterion, device)
     train_loader, val_loader = training_loader(data, config), validation_loader(data, config)
+    check_parts(config, train_loader)
+    if config.sync_norm and device.type != "cuda":
+        raise ConfigError(f"sync_norm works on CUDA only, got device {device}")
+    learner = Learner(model, config, criterion, device)
     keep = save_weights or efficientvit_saver(model, data, config, run)
 
     state = load_state(run, learner) if resume else RunState()
@@ -105,10 +116,12 @@ def fit(
             state.history.append(_record(learner, state, validated, time.monotonic() - started))
             state.position = Position()
             if is_main():
-                keep_epoch(run, learner, state.history, keep)
-                save_state(run, learner, state)
                 if board is not None:
                     board.write(state.history[-1])
+                run.note_unreadable(validated["trained"].unreadable)
+                with _told_with(f"the end of epoch {len(state.history)}"):
+                    keep_epoch(run, learner, state.history, keep)
+                    save_state(run, learner, state)
                 if state.history[-1].seconds > _SECONDS_WORTH_A_DRAWING:
                     write_curves(run.path / "curves.png", state.history, num_epochs=config.epochs)
                 if on_epoch is not None:
@@ -150,15 +163,18 @@ def train_one_epoch(
     config, epoch, position = learner.config, len(state.history), state.position
     learner.begin_epoch(epoch)
     prepare = Preparation(config, num_classes, learner.device)
-    unreadable = UnreadableCount(-(-len(loader.samples) // num_processes()), config.max_unreadable)
+    unreadable = UnreadableCount(len(loader.samples), config.max_unreadable)
     running = RunningLoss(learner.device, f"epoch {epoch + 1}")
     saved_at = resumed_at = time.monotonic()
     waited_before = position.seconds_waited
     for step, batch in enumerate(loader.batches(epoch, start=position.step), start=position.step):
-        unreadable.add(batch.unreadable)
+        place = f"epoch {epoch + 1}, step {step + 1}"
         position.num_unreadable += len(batch.unreadable)
         is_late = is_main() and time.monotonic() - saved_at > 60 * config.checkpoint_minutes
-        num_pictures, is_short, checkpoint_is_due = _agree(len(batch.targets), config, is_late)
+        num_pictures, is_short, checkpoint_is_due, some_unreadable = _agree(batch, config, is_late)
+        if some_unreadable:
+            with _told_with(place):
+                unreadable.add(gather(batch.unreadable))
         if not is_short:  # batch statistics need two pictures; one left over waits for the next epoch
             torch.manual_seed(derive_seed("steps", config.seed, epoch, step, rank()))  # drop path and dropout
             number = epoch * len(loader) + step
@@ -173,14 +189,19 @@ def train_one_epoch(
             on_step(StepReport("train", epoch + 1, config.epochs, step + 1, len(loader), running.last))
         if checkpoint_is_due:
             position.loss_sum += running.read()
+            learner.check_finite(place)
             now = time.monotonic()
             position.seconds += now - resumed_at
             position.seconds_waited = waited_before + loader.seconds_waited
             position.add_up(everywhere=False)
             if is_main():
-                save_state(run, learner, state)
+                with _told_with(place):
+                    save_state(run, learner, state)
             saved_at = resumed_at = now
     position.loss_sum += running.read()
+    learner.check_finite(f"epoch {epoch + 1}")
+    if is_main():
+        run.note_unreadable(unreadable.reasons)
     position.seconds += time.monotonic() - resumed_at
     position.seconds_waited = waited_before + loader.seconds_waited
     position.add_up(everywhere=True)
@@ -188,12 +209,22 @@ def train_one_epoch(
         raise DataError(f"nothing was trained in epoch {epoch + 1}: no step had 2 readable pictures for each process")
 
 
-def _agree(num_pictures: int, config: TrainConfig, is_late: bool) -> tuple[int, bool, bool]:
-    """What all processes must know of a step: its pictures, whether one has too few, whether to save."""
+def _agree(batch: Batch, config: TrainConfig, is_late: bool) -> tuple[int, bool, bool, bool]:
+    """What all must know of a step: its pictures, whether one process has too few, whether to save, if some failed."""
+    num_pictures = len(batch.targets)
     fewest = 1 if config.freeze_norm else 2
-    values = torch.tensor([num_pictures, num_pictures < fewest, is_late])
-    total, num_short, num_late = sum_over_processes(values).tolist()
-    return total, num_short > 0, num_late > 0
+    values = torch.tensor([num_pictures, num_pictures < fewest, is_late, len(batch.unreadable)])
+    total, num_short, num_late, num_unreadable = sum_over_processes(values).tolist()
+    return total, num_short > 0, num_late > 0, num_unreadable > 0
+
+
+@contextmanager
+def _told_with(place: str) -> Iterator[None]:
+    """Add to an error where the run stood."""
+    try:
+        yield
+    except (DataError, RunError) as error:
+        raise type(error)(f"{error}; at {place}") from error
 
 
 def _validate(
@@ -220,6 +251,7 @@ def _validate(
         class_names=data.class_names,
         preprocessing=learner.config.preprocessing,
         device=learner.device,
+        max_unreadable=learner.config.max_unreadable,
         on_batch=on_batch,
     )
 
@@ -246,16 +278,6 @@ def _teacher(data: PictureData, config: TrainConfig, device: torch.device) -> Te
     if teacher.class_names is not None and teacher.class_names != data.class_names:
         raise ConfigError(f"the teacher {config.distillation.teacher} knows other classes than the pictures have")
     return teacher
-
-
-def _check_batch(config: TrainConfig) -> None:
-    """Batch normalisation needs two pictures in each micro-batch of each process."""
-    parts = num_processes() * config.accumulation
-    if config.batch_size < 2 * parts and not config.freeze_norm:
-        raise ConfigError(
-            f"batch_size must be at least 2 for each of {num_processes()} processes x {config.accumulation}"
-            f" micro-batches, so {2 * parts}, got {config.batch_size}"
-        )
 
 
 def _close(run: RunFolder, config: TrainConfig, history: list[EpochRecord], status: str) -> None:

@@ -19,7 +19,7 @@ class StepReport(NamedTuple):
     """From 1, within the phase."""
     num_steps: int
     loss: float | None
-    """Training loss of this step; None in validation."""
+    """Training loss of the last step that was read from the device; None in validation, and before there is one."""
 
 
 @dataclass(frozen=True, kw_only=True)

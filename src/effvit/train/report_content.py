@@ -16,12 +16,19 @@ from effvit.data.datasets import PictureData
 from effvit.data.samples import Sample
 from effvit.train.config import TrainConfig
 from effvit.train.contact_sheets import Shown, file_name, thumbnails
-from effvit.train.records import EpochRecord, best_epoch
+from effvit.train.dry_run import flat_settings
+from effvit.train.records import EpochRecord, best_epoch, stops_early
 
 NUM_PHOTOS = 20
 """Pictures of each kind: 40 thumbnails are about 300 kB."""
 _PHOTO_SIDE = 220
 _MAX_LISTED = 50
+_HELD_OUT = {
+    "folders": "its own validation folder",
+    "given": "as the source itself has them",
+    "seeded": "a share of each class, drawn by the seed",
+}
+"""Where the held-out pictures come from, by `PictureData.split`."""
 
 
 def embedded(path: Path) -> str | None:
@@ -41,10 +48,10 @@ def trained_lines(config: TrainConfig, data: PictureData, history: Sequence[Epoc
     height, width = config.preprocessing.image_size
     yield f"{about}, pictures of {height} x {width} pixels."
     counts = Counter(sample.target for sample in data.train)
-    held_out = "its own validation folder" if data.split == "folders" else "a share of each class, drawn by the seed"
     yield (
         f"{len(data.train):,} training pictures of {len(data.class_names)} classes ({min(counts.values())} to"
-        f" {max(counts.values())} a class, median {median(counts.values()):g}); {len(data.val):,} held out: {held_out}."
+        f" {max(counts.values())} a class, median {median(counts.values()):g}); {len(data.val):,} held out:"
+        f" {_HELD_OUT[data.split]}."
     )
     yield _course(config, history)
     most_unreadable = max(record.num_unreadable for record in history)
@@ -64,7 +71,7 @@ def _course(config: TrainConfig, history: Sequence[EpochRecord]) -> str:
     best = best_epoch(history)
     minutes = sum(record.seconds for record in history) / 60
     done = f"{len(history)} of {config.epochs} epochs" if len(history) < config.epochs else f"{config.epochs} epochs"
-    stopped = config.patience > 0 and len(history) - best.epoch >= config.patience
+    stopped = len(history) < config.epochs and stops_early(history, config.patience)
     early = f", stopped after {config.patience} without a better one" if stopped else ""
     average = ", by the moving average of its weights" if best.ema_is_better else ""
     return (
@@ -103,15 +110,8 @@ def _additions(config: TrainConfig) -> Iterator[str]:
 
 def settings(config: TrainConfig) -> list[tuple[str, str, bool]]:
     """Every setting, its value, and whether it differs from the default."""
-    values, defaults = _flat(config.to_dict()), _flat(TrainConfig().to_dict())
+    values, defaults = flat_settings(config), flat_settings(TrainConfig())
     return [(name, str(value), value != defaults[name]) for name, value in values.items()]
-
-
-def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for name, value in values.items():
-        flat |= _flat(value, f"{prefix}{name}.") if isinstance(value, dict) else {prefix + name: value}
-    return flat
 
 
 def environment_rows(values: Mapping[str, Any]) -> list[tuple[str, str]]:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from effvit.data.datasets import PictureData
+from effvit.data.splits import split_from_dict
 from effvit.errors import RunError
 from effvit.files import read_json, write_text
 from effvit.model.network import EfficientViT
@@ -28,7 +30,7 @@ def write_report(run: RunFolder) -> Path:
     """Write report.html from what lies in the run folder; safe to repeat at any time.
 
     An evaluation in `eval/` brings accuracy, mistakes and calibration; without one the page has the
-    training alone. Small pictures are read from the data folder, if it is still there.
+    training alone. Small pictures are read from the data; where that is gone, the page says so.
 
     Returns:
         The page.
@@ -46,7 +48,7 @@ def report_html(run: RunFolder) -> str:
     import jinja2
 
     record, config = run.read_record(), run.read_config()
-    data = _data(run)
+    data, pictures_gone = _data(run, record)
     history = _history(run)
     about = _network(run, record)
     environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True)
@@ -56,6 +58,7 @@ def report_html(run: RunFolder) -> str:
         trained=list(trained_lines(config, data, history, about)) if history else [f"{about}; no epoch is done yet."],
         curves=embedded(run.path / "curves.png"),
         evaluation=_evaluation(run, data),
+        pictures_gone=pictures_gone,
         left_out=left_out(data),
         command=record["command"],
         environment=environment_rows(record["environment"]),
@@ -64,12 +67,24 @@ def report_html(run: RunFolder) -> str:
     return page.strip() + "\n"  # a browser wants the document's type first
 
 
-def _data(run: RunFolder) -> PictureData:
-    """The split, also where the data folder is gone: the counts still hold, the small pictures stay empty."""
+def _data(run: RunFolder, record: dict[str, Any]) -> tuple[PictureData, str]:
+    """The split, whose counts hold without the pictures too; and why they cannot be shown, empty if they can."""
     try:
-        return run.read_data()
-    except RunError:
-        return run.read_data(root=run.path)
+        data = run.read_data()
+    except RunError as error:
+        return _split_alone(run, record, error), str(error)
+    if any(os.access(sample.path, os.R_OK) for sample in data.val):
+        return data, ""
+    return data, f"none of the {len(data.val):,} held-out pictures is in {data.root} any more"
+
+
+def _split_alone(run: RunFolder, record: dict[str, Any], fault: RunError) -> PictureData:
+    """The split as it was written down, with nothing looked up; raises `fault` if that cannot be read either."""
+    try:
+        split = {**read_json(run.path / "split.json"), "in_shards": False}  # `shard.tar/member` is a path of no file
+        return split_from_dict(split, Path(record["data_root"]), tuple(record["class_names"]))
+    except (KeyError, TypeError, AttributeError) as error:
+        raise fault from error
 
 
 def _evaluation(run: RunFolder, data: PictureData) -> dict[str, Any] | None:

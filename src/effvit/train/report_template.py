@@ -130,6 +130,9 @@ accuracy on others of the kind is likely to be a little lower.</p>
 {% endif %}
 <h2>What was trained</h2>
 <ul>{% for line in trained %}<li>{{ line }}</li>{% endfor %}</ul>
+{% if pictures_gone %}
+<p><b>The photos cannot be shown</b>: {{ pictures_gone }}.</p>
+{% endif %}
 {% if curves %}
 <figure><div class="scroll"><img class="drawing" src="{{ curves }}" alt="Loss, accuracy, learning rate by epoch"></div>
 </figure>

@@ -34,8 +34,8 @@ class RunningLoss:
         self._patience = 1 if device.type == "cpu" else _STEPS_BETWEEN_READINGS
         self._place = place
         self._unread: list[_Step] = []
-        self.last = math.nan
-        """Mean loss of the last step that was read."""
+        self.last: float | None = None
+        """Mean loss of the last step that was read; None before there is one."""
 
     def add(self, loss_sum: Tensor, num_pictures: int, *, step: int, pictures: Sequence[str]) -> float:
         """Count a step, from 1; returns the sum of the losses that were read meanwhile.

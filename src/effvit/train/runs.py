@@ -4,6 +4,7 @@
     split.json        the training and validation pictures, by class, relative to the data folder
     metrics.jsonl     one line an epoch
     curves.png        the same as a picture
+    unreadable.txt    the pictures that could not be read, if there are any
     weights/          the network that validated best: what evaluation, prediction and export take
     weights-last/     the network of the last epoch
     checkpoints/      the state after some step: what `--resume` takes
@@ -19,7 +20,7 @@ import datetime
 import json
 import os
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -109,10 +110,25 @@ class RunFolder:
         path = self.path / "run.json"
         write_json(path, {**(self.read_record() if path.exists() else {}), **values})
 
+    def note_unreadable(self, reasons: Iterable[str]) -> None:
+        """Add pictures that could not be read to unreadable.txt, one line each, that is there only if there are any."""
+        path = self.path / "unreadable.txt"
+        known = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
+        lines = dict.fromkeys([*known, *reasons])
+        if len(lines) > len(known):
+            write_text(path, "".join(f"{line}\n" for line in lines))
+
     def remove_leftovers(self) -> None:
         """Remove what a killed process was just writing under temporary names."""
         for path in self.path.rglob(".*.partial*"):
             remove(path)
+
+    def discard(self) -> None:
+        """Take back what `create` wrote, and the folder if nothing else lies in it."""
+        for name in ("run.json", "split.json"):
+            remove(self.path / name)
+        with suppress(OSError):
+            self.path.rmdir()
 
     def finish(self, status: str) -> None:
         """Note how the run ended: finished, interrupted or failed."""
@@ -176,7 +192,10 @@ class RunFolder:
             RunError: If there is none, or it is damaged.
         """
         if not self.checkpoint.is_file():
-            raise RunError(f"{self.path} cannot be continued: it has no {self.checkpoint.relative_to(self.path)}")
+            raise RunError(
+                f"{self.path} cannot be continued: it has no {self.checkpoint.relative_to(self.path)}, so it ended"
+                " before anything was trained; start it anew"
+            )
         try:
             state = torch.load(self.checkpoint, map_location="cpu", weights_only=True)
         except Exception as error:  # zip, pickle and torch each raise their own on a damaged file

@@ -2,24 +2,19 @@
 
 from __future__ import annotations
 
-import difflib
+from dataclasses import replace
 from pathlib import Path
 
-import timm
 import torch
 from timm.data import resolve_model_data_config  # type: ignore[attr-defined]
-from timm.models import get_pretrained_cfg
 from torch import Tensor, nn
 
 from effvit.errors import ConfigError, EffvitError, WeightsError, first_line
 from effvit.model.factory import load
 from effvit.model.hub import fetch
 from effvit.preprocessing import Preprocessing
-from effvit.train.distillation_config import Distillation
-
-TIMM_PREFIX = "timm:"
-_MAX_REASON = 200
-"""Characters of somebody else's error message that are worth passing on."""
+from effvit.train.distillation_config import TIMM_PREFIX, Distillation
+from effvit.train.foreign import timm_network, timm_settings
 
 
 class Teacher(nn.Module):
@@ -84,30 +79,40 @@ def open_teacher(
     if source.startswith(TIMM_PREFIX):
         teacher = _timm_teacher(source.removeprefix(TIMM_PREFIX), distillation.weights, num_classes, preprocessing)
     else:
-        network, info = load(source)
-        teacher = Teacher(network, own=info.preprocessing, given=preprocessing, class_names=info.class_names)
+        teacher = _own_teacher(source, preprocessing)
     teacher.to(device)
     _try(teacher, source, num_classes, device, preprocessing)
     return teacher
 
 
+def with_absolute_paths(distillation: Distillation) -> Distillation:
+    """The same with the teacher's folder and file of weights as absolute paths, if they are there.
+
+    A run writes its settings down and may be continued from another folder, where a relative path means nothing.
+    """
+    return replace(distillation, teacher=_absolute(distillation.teacher), weights=_absolute(distillation.weights))
+
+
+def _absolute(text: str) -> str:
+    return str(Path(text).absolute()) if text and Path(text).exists() else text
+
+
+def _own_teacher(source: str, preprocessing: Preprocessing) -> Teacher:
+    if not Path(source).exists():
+        hint = "" if Path(source).is_absolute() else f"; {source!r} is relative: begin where it was given"
+        raise WeightsError(f"the teacher is gone: there is no {Path(source).absolute()}{hint}")
+    network, info = load(source)
+    return Teacher(network, own=info.preprocessing, given=preprocessing, class_names=info.class_names)
+
+
 def _timm_teacher(name: str, weights: str, num_classes: int, preprocessing: Preprocessing) -> Teacher:
-    architecture = name.partition(".")[0]
-    if not timm.is_model(architecture):
-        near = difflib.get_close_matches(architecture, timm.list_models(), n=3)
-        hint = f"; did you mean {' or '.join(near)}?" if near else ""
-        raise ConfigError(f"timm has no network {name!r} to teach{hint}")
-    try:
-        known = get_pretrained_cfg(name)
-    except RuntimeError as error:
-        tags = ", ".join(timm.list_pretrained(f"{architecture}.*"))
-        raise ConfigError(f"timm has no weights {name!r} to teach; known: {tags}") from error
+    known = timm_settings(name)
     if weights:
-        network = _read_network(name, Path(weights), num_classes)
+        network = timm_network(name, Path(weights), num_classes)
     elif known is None or known.hf_hub_id is None:
         raise WeightsError(f"timm has no weights of the teacher {name}; give a file as distillation.weights")
     else:
-        network = _read_network(name, _fetch_weights(known.hf_hub_id), known.num_classes)
+        network = timm_network(name, _fetch_weights(known.hf_hub_id), known.num_classes)
     settings = resolve_model_data_config(network)  # type: ignore[no-untyped-call]
     own = Preprocessing(mean=tuple(settings["mean"]), std=tuple(settings["std"]))
     return Teacher(network, own=own, given=preprocessing)
@@ -118,24 +123,6 @@ def _fetch_weights(repository: str) -> Path:
         return fetch(repository)[0]
     except WeightsError as error:
         raise WeightsError(f"{error}; for a teacher that is distillation.weights") from error
-
-
-def _read_network(name: str, path: Path, num_classes: int) -> nn.Module:
-    """A timm network with the weights of a file, which timm reads as tensors, never as code."""
-    if not path.is_file():
-        raise WeightsError(f"there is no file {path} with the teacher's weights")
-    # As timm's own weights, so that timm renames what it has to; with its classes named, it replaces no head.
-    where = {"file": str(path), "num_classes": num_classes}
-    try:
-        network: nn.Module = timm.create_model(
-            name, pretrained=True, pretrained_cfg_overlay=where, num_classes=num_classes
-        )
-    except Exception as error:  # whatever a damaged file makes the readers raise
-        reason = " ".join(str(error).split())[:_MAX_REASON]
-        raise WeightsError(
-            f"{path} does not hold weights of the teacher {name} with {num_classes} classes: {reason}"
-        ) from error
-    return network
 
 
 def _try(
