@@ -41,6 +41,35 @@ def test_strict_leaves_with_2_on_leaks_and_on_unreadable_files(folder: Path, tmp
     assert run(["data", "check", str(tmp_path / "clean")]) == 0
 
 
+def test_what_would_stop_a_training_is_a_finding(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (folder / "val" / "cat").rename(folder / "val" / "cow")
+    (folder / "train" / "bare").mkdir()
+    out = tmp_path / "out"
+    assert run(["data", "check", str(folder), "--output", str(out)]) == 0
+    printed = capsys.readouterr().out
+    assert "only in train/: bare, cat; only in val/: cow" in printed
+    assert "2 reasons why a training would not begin" in printed
+    written = json.loads((out / "check.json").read_text())
+    assert len(written["obstacles"]) == 2 and written["num_pictures"] == {"train": 6, "val": 6}
+    assert run(["data", "check", str(folder), "--strict"]) == 2
+    assert run(["data", "shards", str(folder), str(tmp_path / "packed")]) == 2
+
+
+def test_names_cannot_command_the_terminal(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    names = ("red\x1b[31m", "turn\u202e", "two\nlines", "[bold]tame")
+    write_photos(tmp_path, classes=names, count=2)
+    for name in names:
+        (tmp_path / name / f"{name}.txt").touch()
+        (tmp_path / name / f"{name}.jpg").write_text("not a picture")
+    assert run(["data", "check", str(tmp_path)]) == 0
+    printed = capsys.readouterr().out
+    assert "\x1b" not in printed and "\u202e" not in printed
+    for shown in (r"red\x1b[31m", r"turn\u202e", r"two\nlines", "[bold]tame"):
+        assert printed.count(shown) >= 3, shown  # as a class, as an unreadable picture and as what is left out
+
+
 def test_shards_are_packed_and_read_by_the_other_verb(
     folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -60,6 +89,8 @@ def test_shards_are_packed_and_read_by_the_other_verb(
     ("arguments", "message"),
     [
         (["check", "nowhere"], "error: no such folder: nowhere"),
+        (["check", ""], "error: an empty name stands for no data"),
+        (["check", "nowhere", "--seed", "-1"], "error: seed must be at least 0, got -1"),
         (["check", "cifar9:x"], "error: unknown data set 'cifar9'"),
         (["shards", "nowhere", "out", "--shard-megabytes", "0"], "error: --shard-megabytes must be at least 1"),
     ],

@@ -231,6 +231,48 @@ def test_temperature_travels_into_the_exported_file(
             assert one["name"] == other["name"] and one["probability"] == pytest.approx(other["probability"], abs=1e-4)
 
 
+def test_results_go_into_no_folder_that_holds_something_else(
+    weights: Path, labelled: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = sorted(labelled.rglob("*"))
+    line = one_line(["eval", str(weights), str(labelled), "--output", str(labelled)], capsys)
+    assert "labelled is not empty and has no summary.json of an earlier evaluation" in line
+    assert sorted(labelled.rglob("*")) == before
+    (tmp_path / "out").mkdir()
+    for _ in range(2):  # an empty folder, then that of an earlier evaluation
+        result(["eval", str(weights), str(labelled), "--output", str(tmp_path / "out")], capsys)
+
+
+def test_results_folder_is_called_after_the_list(
+    weights: Path, labelled: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pictures = sorted(labelled.rglob("*.jpg"))
+    rows = "".join(f"{picture},{picture.parent.name}\n" for picture in pictures)
+    (tmp_path / "labels.csv").write_text(f"path,label\n{rows}")
+    monkeypatch.chdir(tmp_path)
+    result(["eval", str(weights), "labels.csv"], capsys)
+    assert (tmp_path / "eval-labels" / "summary.json").is_file()
+
+
+def test_names_cannot_command_the_terminal(photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    names = ("red\x1b[31m", "turn\u202e", "two\nlines")
+    network = randomise(effvit.create_model("efficientvit_tiny", num_classes=3, image_size=32))
+    info = WeightsInfo(class_names=names, preprocessing=Preprocessing(image_size=(32, 32)))
+    weights = save(tmp_path / "weights", network, info)  # type: ignore[arg-type]
+    for name, picture in zip(names, photos.rglob("*.jpg"), strict=False):
+        (tmp_path / "data" / name).mkdir(parents=True)
+        (tmp_path / "data" / name / f"{name}.jpg").symlink_to(picture)
+    for arguments in (
+        ["eval", str(weights), str(tmp_path / "data"), "--output", str(tmp_path / "out")],
+        ["predict", str(weights), str(tmp_path / "data"), "--top-k", "3"],
+    ):
+        capsys.readouterr()
+        assert run(arguments) == 0
+        printed = capsys.readouterr().out
+        assert "\x1b" not in printed and "\u202e" not in printed
+        assert all(shown in printed for shown in (r"red\x1b[31m", r"turn\u202e", r"two\nlines"))
+
+
 def test_what_does_not_go_together_is_one_line(
     weights: Path, photos: Path, squeezenet: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -86,33 +86,29 @@ def test_resume_takes_no_other_settings(tmp_path: Path, capsys: pytest.CaptureFi
     assert "leave out --dry-run, --recipe" in capsys.readouterr().err
 
 
-def torchrun(*arguments: str) -> subprocess.Popen[str]:
+def torchrun(*arguments: str, kill_when: Path | None = None) -> int:
+    """`effvit train` in two processes; once a file is there, the second of them is killed."""
     command = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "effvit", "train"]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    return subprocess.Popen(
-        [sys.executable, *command, *arguments],
-        env=environment,
-        text=True,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-    )
+    with subprocess.Popen([sys.executable, *command, *arguments], env=environment) as process:
+        if kill_when is not None:
+            while not kill_when.exists() and process.poll() is None:
+                time.sleep(0.05)
+            time.sleep(0.3)
+            children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+            os.kill(int(children[-1]), signal.SIGKILL)
+        return process.wait(timeout=240)
 
 
 @pytest.mark.slow
 def test_torchrun_survives_the_kill_of_any_process(photos: Path, tmp_path: Path) -> None:
-    settings = ["--epochs", "6", "--batch-size", "8", "--set", "ema_decay=0.9", "--set", "checkpoint_minutes=1e-9"]
+    settings = ["ema_decay=0.9", "checkpoint_minutes=1e-9", "accumulation=2", "augmentation.mixup=0.5", "num_workers=1"]
+    flags = [flag for setting in settings for flag in ("--set", setting)]
+    tiny = [*TINY[: TINY.index("--workers")], "--device", "cpu", "--epochs", "6", "--batch-size", "8", *flags]
     whole, cut = tmp_path / "whole", tmp_path / "cut"
-    process = torchrun(str(photos), *TINY, *settings, "--output", str(whole))
-    assert process.wait(timeout=240) == 0, process.communicate()[0]
-    process = torchrun(str(photos), *TINY, *settings, "--output", str(cut))
-    while not (cut / "checkpoints" / "last.pt").exists():
-        time.sleep(0.05)
-    time.sleep(0.3)
-    children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
-    os.kill(int(children[-1]), signal.SIGKILL)
-    assert process.wait(timeout=240) != 0
-    process = torchrun("--resume", str(cut), "--device", "cpu")
-    assert process.wait(timeout=240) == 0, process.communicate()[0]
+    assert torchrun(str(photos), *tiny, "--output", str(whole)) == 0
+    assert torchrun(str(photos), *tiny, "--output", str(cut), kill_when=cut / "checkpoints" / "last.pt") != 0
+    assert torchrun("--resume", str(cut)) == 0
     first, second = (RunFolder(path).load_checkpoint() for path in (whole, cut))
     for part in ("model", "average"):
         assert all(torch.equal(value, second[part][name]) for name, value in first[part].items())

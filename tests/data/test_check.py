@@ -128,6 +128,21 @@ def test_the_contact_sheet_shows_the_pictures(report: DataReport, tmp_path: Path
     assert len(black) >= 60  # the lens cap
 
 
+def test_a_class_without_training_pictures_is_reported(photos: Path, tmp_path: Path) -> None:
+    first, second = sorted(photos.iterdir())[:2]
+    shutil.copytree(first, tmp_path / "full")
+    shutil.copytree(second, tmp_path / "fuller")
+    (tmp_path / "bare").mkdir()
+    obstacles: list[str] = []
+    data = find_data(tmp_path, on_obstacle=obstacles.append)
+    report = check_data(data, obstacles=obstacles)
+    values = json.loads(json.dumps(report.to_dict(), allow_nan=False))
+    assert values["obstacles"] == obstacles != []
+    assert values["classes"][0] == {"name": "bare", "num_train": 0, "num_val": 0}
+    assert values["imbalance"]["effective_num_classes"] == pytest.approx(2)
+    write_contact_sheet(tmp_path / "sheet.png", report)
+
+
 def test_all_unreadable_is_a_report_too(tmp_path: Path) -> None:
     for name in "ab":
         (tmp_path / name).mkdir()

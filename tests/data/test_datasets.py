@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import re
 import shutil
 import unicodedata
 from collections import Counter
@@ -149,6 +150,61 @@ def test_unknown_classes_are_listed(tmp_path: Path) -> None:
     make_classes(tmp_path, a=1, new=1)
     with pytest.raises(DataError, match=r"1 class folders the network does not know: new \(its 2 classes: a, b\)"):
         find_samples(tmp_path, ["a", "b"])
-    make(tmp_path, "split/train/a/1.jpg", "split/val/a/1.jpg")
-    with pytest.raises(DataError, match="did you mean one of its parts"):
-        find_samples(tmp_path / "split", ["a", "b"])
+    make(tmp_path, "alone/Train/a/1.jpg")
+    with pytest.raises(DataError, match=r"does not know: Train; did you mean .*alone/Train\?"):
+        find_samples(tmp_path / "alone", ["a", "b"])
+
+
+@pytest.mark.parametrize("val_name", ["val", "Test"])
+def test_of_a_folder_with_parts_the_validation_part_is_evaluated(tmp_path: Path, val_name: str) -> None:
+    make(tmp_path, "train/a/1.jpg", f"{val_name}/a/2.jpg", f"{val_name}/b/3.jpg")
+    for class_names in (None, ["a", "b"]):
+        found = find_samples(tmp_path, class_names)
+        assert names(found.samples, tmp_path) == [(f"{val_name}/a/2.jpg", 0), (f"{val_name}/b/3.jpg", 1)]
+
+
+def test_classes_called_train_and_val_are_classes_to_a_network_that_knows_them(tmp_path: Path) -> None:
+    make_classes(tmp_path, train=1, val=1)
+    found = find_samples(tmp_path, ["bus", "train", "val"])
+    assert names(found.samples, tmp_path) == [("train/000.jpg", 1), ("val/000.jpg", 2)]
+
+
+@pytest.mark.parametrize("case", ["one", "hollow", "differ", "single", "no_val"])
+def test_what_stops_a_training_need_not_stop_a_look(tmp_path: Path, case: str) -> None:
+    folder, message = bad_folders(tmp_path)[case]
+    obstacles: list[str] = []
+    data = find_data(folder, on_obstacle=obstacles.append)
+    assert len(obstacles) == 1 and re.search(message, obstacles[0])
+    found = sorted(sample.path for sample in (*data.train, *data.val))
+    assert found == sorted(folder.rglob("*.jpg"))
+    assert all(data.class_names[sample.target] in sample.path.parts for sample in (*data.train, *data.val))
+
+
+def test_obstacles_of_other_sources_are_told_too(tmp_path: Path) -> None:
+    make(tmp_path, "1.jpg", "2.jpg")
+    (tmp_path / "classes.txt").write_text("a\nb\n")
+    (tmp_path / "list.csv").write_text("path,label\n1.jpg,a\n2.jpg,a\n")
+    obstacles: list[str] = []
+    data = find_data(tmp_path / "list.csv", on_obstacle=obstacles.append)
+    assert len(data.train) == len(data.val) == 1
+    assert len(obstacles) == 1 and re.match("classes without pictures in .*: b$", obstacles[0])
+
+
+def test_a_difference_of_one_side_names_that_side_alone(tmp_path: Path) -> None:
+    make(tmp_path, "train/a/1.jpg", "train/b/1.jpg", "val/a/1.jpg")
+    with pytest.raises(DataError, match=r"different classes: only in train/: b$"):
+        find_data(tmp_path)
+
+
+@pytest.mark.parametrize("source", ["", " "])
+def test_an_empty_name_is_not_the_current_folder(source: str, photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(photos)
+    assert find_data(".").train
+    for find in (find_data, find_samples):
+        with pytest.raises(DataError, match="an empty name stands for no data"):
+            find(source)
+
+
+def test_a_negative_seed_is_refused(photos: Path) -> None:
+    with pytest.raises(ConfigError, match="seed must be at least 0, got -1"):
+        find_data(photos, seed=-1)

@@ -191,16 +191,41 @@ def test_unusable_shards_are_one_line(tmp_path: Path) -> None:
     whole.write_bytes(whole.read_bytes()[:3000])
     for name, message in {
         "gz": r"a\.tar\.gz is compressed.*repack it once as a plain tar, such as with `gunzip`",
-        "hidden": r"cannot read shard .*a\.tar as an uncompressed tar",
+        "hidden": r"cannot read shard .*a\.tar \(\d+ bytes\) as an uncompressed tar",
         "bare": r"hold 1 members and none is a picture with a label: expected KEY\.jpg beside KEY\.cls",
         "empty": "hold no picture: expected",
-        "cut": "unexpected end of data",
+        "cut": r"cannot read shard .*a\.tar \(3000 bytes\) .*: unexpected end of data; copy or pack it again",
         "none-*.tar": "no shards are called",
         "missing.tar": r"cannot read shard .*missing\.tar: No such file",
     }.items():
         with pytest.raises(DataError, match=message) as caught:
             find_data(tmp_path / name)
         assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("tar_format", [tarfile.PAX_FORMAT, tarfile.GNU_FORMAT])
+def test_a_shard_cut_anywhere_before_its_end_is_refused(tmp_path: Path, tar_format: int) -> None:
+    shard = tmp_path / "a.tar"
+    with tarfile.open(shard, "w", format=tar_format) as archive:
+        for name, content in labelled(*((f"{index}é{'x' * 120 * index}", "cat") for index in range(2))).items():
+            raw = content.encode() if isinstance(content, str) else content
+            member = tarfile.TarInfo(name)
+            member.size = len(raw)
+            archive.addfile(member, io.BytesIO(raw))
+        end = archive.offset
+    whole = shard.read_bytes()
+    for length in [*range(0, end + 1024, 128), *range(511, end + 1024, 512), end + 1023]:
+        shard.write_bytes(whole[:length])
+        with pytest.raises(DataError, match=rf"a\.tar \({length} bytes\) .*; copy or pack it again$") as caught:
+            read_index(shard)
+        assert "\n" not in str(caught.value)
+    for block in range(0, end, 512):  # a header that became something else ends the reading as well
+        if whole[block + 257 : block + 262] == b"ustar":
+            shard.write_bytes(whole[:block] + b"\xff" * 512 + whole[block + 512 :])
+            with pytest.raises(DataError, match="copy or pack it again$"):
+                read_index(shard)
+    shard.write_bytes(whole[: end + 1024])  # padding to a whole record is a habit of tapes, not needed
+    assert len(read_index(shard).entries) == 2
 
 
 def test_packed_and_read_back_are_the_same_pictures_byte_for_byte(tmp_path: Path, photos: Path) -> None:

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import shutil
+import tarfile
+from collections.abc import Callable
 from dataclasses import asdict, replace
 from html.parser import HTMLParser
 from pathlib import Path
@@ -8,10 +10,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from effvit.data.datasets import PictureData
+from effvit.data.datasets import PictureData, find_data
 from effvit.data.loaders import PictureLoader
+from effvit.data.shard_writer import pack
 from effvit.data.transforms import eval_transform
 from effvit.errors import RunError
+from effvit.files import read_json, write_json
 from effvit.preprocessing import Preprocessing
 from effvit.train.config import TrainConfig
 from effvit.train.evaluate import evaluate
@@ -54,13 +58,14 @@ class Page(HTMLParser):
 
 @pytest.fixture(scope="module")
 def original(data: PictureData, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    names = ("<b>bold & co</b>", *data.class_names[1:])
+    return evaluated_run(tmp_path_factory.mktemp("original") / "run", replace(data, class_names=names)).path
+
+
+def evaluated_run(path: Path, data: PictureData) -> RunFolder:
     """A run folder as training and evaluation leave it, with made-up numbers and real photos."""
     config = TrainConfig(epochs=3, batch_size=8, preprocessing=Preprocessing(image_size=(32, 32)))
-    names = ("<b>bold & co</b>", *data.class_names[1:])
-    data = replace(data, class_names=names)
-    run = RunFolder.create(
-        tmp_path_factory.mktemp("original") / "run", config, data, command="effvit train 'a <folder>'"
-    )
+    run = RunFolder.create(path, config, data, command="effvit train 'a <folder>'")
     history = [
         EpochRecord(epoch=n, learning_rate=1 / n, train_loss=2 / n, val_loss=1 / n, val_top1=n / 4,
                     num_unreadable=n - 1, pictures_per_second=1, seconds=90)
@@ -74,16 +79,21 @@ def original(data: PictureData, tmp_path_factory: pytest.TempPathFactory) -> Pat
     evaluation = evaluate(
         lambda batch: batch.mean(dim=(2, 3)) @ batch.new_tensor(weight),
         loader,
-        class_names=names,
+        class_names=data.class_names,
         preprocessing=config.preprocessing,
     )
     write_evaluation(run.path / "eval", replace(evaluation, unreadable=("cannot read picture x.jpg: y",)))
-    return run.path
+    return run
 
 
 @pytest.fixture
 def finished(original: Path, tmp_path: Path) -> RunFolder:
     return RunFolder(Path(shutil.copytree(original, tmp_path / "run")))
+
+
+def words_of(run: RunFolder) -> str:
+    """The text of a run's page, with single spaces."""
+    return " ".join(Page(write_report(run).read_text(encoding="utf-8")).text.split())
 
 
 def test_page_is_whole_and_needs_nothing_else(finished: RunFolder, data: PictureData) -> None:
@@ -99,12 +109,12 @@ def test_page_is_whole_and_needs_nothing_else(finished: RunFolder, data: Picture
 
 
 def test_page_says_what_was_trained_and_how_it_did(finished: RunFolder) -> None:
-    text = " ".join(Page(write_report(finished).read_text(encoding="utf-8")).text.split())
+    text = words_of(finished)
     for words in (
         "% top-1", "95 % interval", "on 6 held-out pictures", "24 training pictures of 3 classes",
         "2 of 3 epochs in 3 minutes; the best", "left out: 1 in the worst epoch",
         "was epoch 2 with top-1 50.0%", "effvit train 'a <folder>'", "<b>bold & co</b>", "cannot read picture x.jpg: y",
-        "augmentation.color_jitter", "calibration error", "torch",
+        "augmentation.color_jitter", "calibration error", "torch", "6 held out: a share of each class",
     ):  # fmt: skip
         assert words in text, words
 
@@ -116,6 +126,8 @@ def test_page_without_evaluation_or_pictures_or_epochs(finished: RunFolder) -> N
     finished.update_record(data_root="/nowhere")
     without_photos = Page(write_report(finished).read_text(encoding="utf-8"))
     assert len(without_photos.pictures) == 3 and "% top-1" in without_photos.text
+    assert "nowhere" in without_photos.text.partition("Run run")[0]  # what it was trained on is the page's title
+    assert "The photos cannot be shown" in without_photos.text
     shutil.rmtree(finished.path / "eval")
     finished.update_record(data_root=root)
     assert "Not evaluated yet" in Page(write_report(finished).read_text(encoding="utf-8")).text
@@ -128,10 +140,80 @@ def test_page_of_a_run_that_stopped_early_with_an_average_says_so(finished: RunF
     finished.update_record(config={**record["config"], "patience": 1, "ema_decay": 0.9})
     epochs = [{**epoch, "val_top1_ema": 0.9 / epoch["epoch"], "val_loss_ema": 1.0} for epoch in finished.read_metrics()]
     finished.write_metrics(epochs)
-    text = " ".join(Page(write_report(finished).read_text(encoding="utf-8")).text.split())
+    text = words_of(finished)
     assert "2 of 3 epochs in 3 minutes, stopped after 1 without a better one" in text
     assert "epoch 1 with top-1 90.0%, by the moving average of its weights" in text
     assert "A moving average of the weights, decay 0.9." in text
+
+
+def test_page_of_a_run_whose_patience_ends_with_its_epochs_does_not_say_it_was_stopped(finished: RunFolder) -> None:
+    finished.update_record(config={**finished.read_record()["config"], "patience": 1, "epochs": 2})
+    finished.write_metrics({**epoch, "val_top1": 0.9 / epoch["epoch"]} for epoch in finished.read_metrics())
+    text = words_of(finished)
+    assert "2 epochs in 3 minutes; the best, kept in weights/, was epoch 1" in text
+    assert "stopped after" not in text
+
+
+@pytest.mark.parametrize(
+    ("split", "words"),
+    [
+        ("folders", "6 held out: its own validation folder."),
+        ("given", "6 held out: as the source itself has them."),
+        ("seeded", "6 held out: a share of each class, drawn by the seed."),
+    ],
+)
+def test_page_says_where_the_held_out_pictures_come_from(split: str, words: str, finished: RunFolder) -> None:
+    path = finished.path / "split.json"
+    write_json(path, {**read_json(path), "split": split})
+    assert words in words_of(finished)
+
+
+def lose_the_folder(root: Path) -> None:
+    shutil.rmtree(root)
+
+
+def lose_a_shard(root: Path) -> None:
+    next(root.glob("val-*.tar")).unlink()
+
+
+def spoil_a_shard(root: Path) -> None:
+    next(root.glob("train-*.tar")).write_bytes(b"no tar")
+
+
+def empty_the_shards(root: Path) -> None:
+    for shard in root.glob("*.tar"):
+        with tarfile.open(shard, "w"):
+            pass
+
+
+@pytest.mark.parametrize("lose", [lose_the_folder, lose_a_shard, spoil_a_shard, empty_the_shards])
+def test_page_of_a_run_on_shards_that_are_gone(lose: Callable[[Path], None], data: PictureData, tmp_path: Path) -> None:
+    root = tmp_path / "shards"
+    pack(data, root)
+    run = evaluated_run(tmp_path / "run", find_data(root))
+    whole = Page(write_report(run).read_text(encoding="utf-8"))
+    assert len(whole.pictures) > 3 and "cannot be shown" not in whole.text
+    lose(root)
+    page = Page(write_report(run).read_text(encoding="utf-8"))
+    assert "The photos cannot be shown" in page.text and str(root) in page.text
+    assert len(page.pictures) == 3  # curves, confusion, calibration
+    assert "24 training pictures of 3 classes" in " ".join(page.text.split()) and "% top-1" in page.text
+
+
+def test_page_of_a_run_whose_folder_was_emptied(data: PictureData, tmp_path: Path) -> None:
+    root = tmp_path / "photos"
+    shutil.copytree(data.root, root)
+    run = evaluated_run(tmp_path / "run", find_data(root))
+    assert "cannot be shown" not in words_of(run)
+    shutil.rmtree(root)
+    root.mkdir()
+    assert f"none of the 6 held-out pictures is in {root} any more" in words_of(run)
+
+
+def test_damaged_split_is_one_line(finished: RunFolder) -> None:
+    (finished.path / "split.json").write_text('{"split": "seeded"}')
+    with pytest.raises(RunError, match=r"split\.json is not what a run writes"):
+        write_report(finished)
 
 
 def test_damaged_evaluation_is_one_line(finished: RunFolder) -> None:

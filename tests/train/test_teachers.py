@@ -15,7 +15,7 @@ from effvit.errors import ConfigError, WeightsError
 from effvit.model.checkpoints import WeightsInfo, save
 from effvit.preprocessing import Preprocessing
 from effvit.train.distillation_config import Distillation
-from effvit.train.teachers import Teacher, open_teacher
+from effvit.train.teachers import Teacher, open_teacher, with_absolute_paths
 
 GIVEN = Preprocessing(image_size=(64, 64))
 OTHER = Preprocessing(image_size=(64, 64), mean=(0.5, 0.4, 0.3), std=(0.5, 0.2, 0.1))
@@ -82,7 +82,7 @@ class Trap:
 def test_weights_are_never_run_as_code(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     torch.save({"model": Trap()}, tmp_path / "teacher.pth")
-    with pytest.raises(WeightsError, match="does not hold weights of the teacher resnet10t"):
+    with pytest.raises(WeightsError, match="does not hold weights of timm:resnet10t"):
         teach("timm:resnet10t", tmp_path / "teacher.pth")
     assert not (tmp_path / "sprung").exists()
 
@@ -91,7 +91,7 @@ def test_weights_are_never_run_as_code(tmp_path: Path, monkeypatch: pytest.Monke
 def test_a_damaged_file_is_one_line(suffix: str, tmp_path: Path) -> None:
     path = tmp_path / f"teacher{suffix}"
     path.write_bytes(b"these are no weights")
-    with pytest.raises(WeightsError, match=r"^[^\n]*does not hold weights of the teacher resnet10t[^\n]*$"):
+    with pytest.raises(WeightsError, match=r"^[^\n]*does not hold weights of timm:resnet10t[^\n]*$"):
         teach("timm:resnet10t", path)
 
 
@@ -115,9 +115,9 @@ def test_a_size_it_does_not_take(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("source", "message"),
     [
-        ("timm:resnet19", "timm has no network 'resnet19' to teach; did you mean resnet18"),
-        ("timm:resnet18.nonsense", "timm has no weights 'resnet18.nonsense' to teach; known: .*resnet18.a1_in1k"),
-        ("timm:", "timm has no network '' to teach$"),
+        ("timm:resnet19", "timm has no network 'resnet19'; nearest: resnet18"),
+        ("timm:resnet18.nonsense", "timm has no weights 'resnet18.nonsense'; known: .*resnet18.a1_in1k"),
+        ("timm:", "timm has no network ''$"),
     ],
 )
 def test_unknown_names(source: str, message: str) -> None:
@@ -125,8 +125,42 @@ def test_unknown_names(source: str, message: str) -> None:
         teach(source)
 
 
-def test_missing_weights(tmp_path: Path) -> None:
-    with pytest.raises(WeightsError, match="there is no file .*nowhere.pth with the teacher's weights"):
+def test_missing_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(WeightsError, match="no weights at .*nowhere.pth: no such file$"):
         teach("timm:resnet10t", tmp_path / "nowhere.pth")
-    with pytest.raises(WeightsError, match="nowhere"):
+    with pytest.raises(WeightsError, match=f"the teacher is gone: there is no {tmp_path / 'nowhere'}$"):
         teach(str(tmp_path / "nowhere"))
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(WeightsError, match=f"no weights at nowhere.pth: no such file in {tmp_path}"):
+        teach("timm:resnet10t", "nowhere.pth")
+    # Looks like a Hub id; a teacher is none, so nothing is asked of the internet.
+    with pytest.raises(WeightsError, match=f"no {tmp_path}/some/folder; 'some/folder' is relative: begin where"):
+        teach("some/folder")
+
+
+@pytest.mark.parametrize("kind", ["own", "timm"])
+def test_a_teacher_with_absolute_paths_is_found_from_anywhere(
+    kind: str, network: nn.Module, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path)
+    if kind == "own":
+        ours = effvit.create_model("efficientvit_tiny", num_classes=3, image_size=64)
+        save(Path("weights"), ours, WeightsInfo(class_names=NAMES, preprocessing=GIVEN))
+        given = Distillation(teacher="weights")
+    else:
+        torch.save(network.state_dict(), "teacher.pth")
+        given = Distillation(teacher="timm:resnet10t", weights="teacher.pth")
+    kept = with_absolute_paths(given)
+    images = torch.randn(1, 3, 64, 64)
+    expected = open_teacher(given, 3, "cpu", preprocessing=GIVEN)(images)
+    monkeypatch.chdir("elsewhere")
+    assert torch.equal(open_teacher(kept, 3, "cpu", preprocessing=GIVEN)(images), expected)
+    with pytest.raises(WeightsError, match=f"{tmp_path / 'elsewhere'}"):
+        open_teacher(given, 3, "cpu", preprocessing=GIVEN)
+
+
+def test_only_paths_that_are_there_are_made_absolute(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for given in (Distillation(), Distillation(teacher="timm:resnet10t"), Distillation(teacher="not/there")):
+        assert with_absolute_paths(given) == given

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -13,7 +14,7 @@ if TYPE_CHECKING:
     from rich.console import Group
     from rich.table import Table
 
-    from effvit.data.check import DataReport
+    from effvit.data.check import DataReport, Duplicates
 
 SOURCE_HELP = "Folder of class folders, of train/ and val/, or of tar shards; a CSV list; or cifar10:ROOT and the like."
 _FINDINGS = 2
@@ -45,7 +46,9 @@ def check(
     val_fraction: ValFraction = 0.2,
     seed: SplitSeed = 0,
     workers: Workers = 0,
-    strict: Annotated[bool, typer.Option("--strict", help="Leave with code 2 on leaks and unreadable files.")] = False,
+    strict: Annotated[
+        bool, typer.Option("--strict", help="Leave with code 2 on leaks, unreadable files, what stops a training.")
+    ] = False,
     output: Output = None,
     as_json: Json = False,
 ) -> None:
@@ -57,9 +60,16 @@ def check(
     from effvit.files import make_output_folder, write_json
 
     folder = None if output is None else make_output_folder(output)
-    pictures = find_data(data, val_fraction=val_fraction, seed=seed)
+    obstacles: list[str] = []
+    pictures = find_data(data, val_fraction=val_fraction, seed=seed, on_obstacle=obstacles.append)
     with progress("check") as on_picture:
-        report = check_data(pictures, input_size=parse_size(image_size), num_workers=workers, on_picture=on_picture)
+        report = check_data(
+            pictures,
+            obstacles=obstacles,
+            input_size=parse_size(image_size),
+            num_workers=workers,
+            on_picture=on_picture,
+        )
     if folder is not None:
         write_json(folder / "check.json", report.to_dict())
         write_contact_sheet(folder / "contact_sheet.png", report)
@@ -69,7 +79,7 @@ def check(
     else:
         out().print(_tables(report))
         print(_verdict(report))
-    if strict and (report.leaked or report.unreadable):
+    if strict and (report.obstacles or report.leaked or report.unreadable):
         raise typer.Exit(_FINDINGS)
 
 
@@ -110,17 +120,16 @@ def _packed_line(packed: dict[str, Any]) -> str:
 def _tables(report: DataReport) -> Group:
     from rich.console import Group
 
-    from effvit.data.samples import one_line
-
     parts: list[Table | str] = [_summary(report)]
     if report.classes:
         parts.append(_classes(report))
     parts += [
-        _findings("unreadable", [(entry.name, entry.facts.fault) for entry in report.unreadable]),
-        _findings("near-empty", [(entry.name, f"spread {entry.facts.spread:.1f}") for entry in report.near_empty]),
+        _findings("stops a training", [([obstacle], "") for obstacle in report.obstacles]),
+        _findings("unreadable", [([entry.name], entry.facts.fault) for entry in report.unreadable]),
+        _findings("near-empty", [([entry.name], f"spread {entry.facts.spread:.1f}") for entry in report.near_empty]),
         _findings("duplicates", [_duplicates_row(group) for group in report.duplicates]),
-        _findings("names", [(fault.name, fault.reason) for fault in report.name_faults]),
-        _findings("left out", [(one_line(path), reason) for path, reason in report.data.skipped]),
+        _findings("names", [([fault.name], fault.reason) for fault in report.name_faults]),
+        _findings("left out", [([str(path)], reason) for path, reason in report.data.skipped]),
     ]
     return Group(*(part for part in parts if part))
 
@@ -150,8 +159,9 @@ def _summary(report: DataReport) -> Table:
 
 
 def _classes(report: DataReport) -> Table:
-    from rich.markup import escape
     from rich.table import Table
+
+    from effvit.cli.render import cell
 
     ordered = sorted(report.classes, key=lambda count: (count.num_train, count.name))
     table = Table("class", "train", "val", title_justify="left", caption_justify="left")
@@ -159,32 +169,33 @@ def _classes(report: DataReport) -> Table:
     for index, count in enumerate(shown):
         if len(shown) < len(ordered) and index == _MAX_ROWS:
             table.add_row("...", "", "")
-        table.add_row(escape(count.name), str(count.num_train), str(count.num_val))
+        table.add_row(cell(count.name), str(count.num_train), str(count.num_val))
     if len(shown) < len(ordered):
         table.caption = f"the smallest and the largest of {len(ordered)} classes; all with --json"
     return table
 
 
-def _findings(title: str, rows: list[tuple[str, str]]) -> Table | str:
-    """A table of findings, cut where it would fill the screen; an empty text for none."""
-    from rich.markup import escape
+def _findings(title: str, rows: list[tuple[Sequence[str], str]]) -> Table | str:
+    """A table of findings, each some names and a reason, cut where it would fill the screen; empty text for none."""
     from rich.table import Table
+
+    from effvit.cli.render import cell
 
     if not rows:
         return ""
     table = Table(title, f"{len(rows)}", caption_justify="left")
-    for name, reason in rows[:_MAX_ROWS]:
-        table.add_row(escape(name), escape(reason))
+    for names, reason in rows[:_MAX_ROWS]:
+        table.add_row("\n".join(map(cell, names)), cell(reason))
     if len(rows) > _MAX_ROWS:
         table.caption = f"{len(rows) - _MAX_ROWS} more with --json"
     return table
 
 
-def _duplicates_row(group: Any) -> tuple[str, str]:
+def _duplicates_row(group: Duplicates) -> tuple[list[str], str]:
     words = [group.kind, *(["leak"] if group.leaks else []), *(["contradicting labels"] if group.contradicts else [])]
     names = [_with_part(picture.part, picture.name) for picture in group.pictures[:_MAX_COPIES]]
     rest = len(group.pictures) - len(names)
-    return "\n".join([*names, *([f"and {rest} more"] if rest else [])]), ", ".join(words)
+    return [*names, *([f"and {rest} more"] if rest else [])], ", ".join(words)
 
 
 def _with_part(part: str, name: str) -> str:
@@ -195,8 +206,9 @@ def _with_part(part: str, name: str) -> str:
 def _verdict(report: DataReport) -> str:
     contradictions = sum(group.contradicts for group in report.duplicates)
     exact = sum(group.kind == "exact" for group in report.duplicates)
+    obstacles = f"{len(report.obstacles)} reasons why a training would not begin; " if report.obstacles else ""
     return (
-        f"{len(report.unreadable)} unreadable, {len(report.near_empty)} near-empty, {exact} groups of exact and"
-        f" {len(report.duplicates) - exact} of near duplicates, {contradictions} of them with contradicting labels;"
+        f"{obstacles}{len(report.unreadable)} unreadable, {len(report.near_empty)} near-empty, {exact} groups of exact"
+        f" and {len(report.duplicates) - exact} of near duplicates, {contradictions} of them with contradicting labels;"
         f" validation pictures with a copy among the training pictures: {len(report.leaked)}"
     )

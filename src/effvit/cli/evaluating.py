@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -102,8 +103,10 @@ def evaluate(
         samples, name, place = run.read_data().val, HELD_OUT, "eval"
     else:
         assert data is not None
-        samples, name, place = find_labelled(data, classifier), data, f"eval-{Path(data).resolve().name}"
-    with output_folder(output or (run.path / place if run is not None else Path(place))) as folder:
+        samples, name, place = find_labelled(data, classifier), data, f"eval-{_name_of(data)}"
+    where = output or (run.path / place if run is not None else Path(place))
+    _refuse_foreign(where)
+    with output_folder(where) as folder:
         if data is not None and run is not None:
             _say_if_seen_in_training(run, samples)
         evaluation = evaluate_samples(
@@ -124,6 +127,20 @@ def evaluate(
 
         say(f"the page for colleagues is {write_report(run)}")
     emit(summary, evaluation_table, as_json)
+
+
+def _name_of(data: str) -> str:
+    """What a source is called, for the name of a folder: no suffix of a list or a shard, no sign of a pattern."""
+    return re.sub(r"\.(csv|tsv|tar)$|\*", "", Path(data).resolve().name, flags=re.IGNORECASE).strip("-") or "data"
+
+
+def _refuse_foreign(folder: Path) -> None:
+    """Raise a `RunError` for a folder that holds something else than an evaluation, such as the pictures."""
+    if folder.is_dir() and any(folder.iterdir()) and not (folder / "summary.json").is_file():
+        raise RunError(
+            f"{folder} is not empty and has no summary.json of an earlier evaluation: give a new or an empty folder"
+            " with --output"
+        )
 
 
 def predict(

@@ -13,6 +13,8 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 
+from effvit.data.samples import one_line
+
 if TYPE_CHECKING:
     from effvit.train.records import EpochRecord, StepReport
 
@@ -39,7 +41,12 @@ def log() -> Console:
 def say(text: str) -> None:
     """One line about the work; of several processes that train together only the first speaks."""
     if SPEAKS:
-        log().print(escape(text))
+        log().print(cell(text))
+
+
+def cell(name: object) -> str:
+    """A class or a file for a table or a line of text: nothing in its name is taken for markup or for a command."""
+    return escape(one_line(name))
 
 
 def emit(value: T, table: Callable[[T], Table | str], as_json: bool) -> None:
@@ -95,7 +102,7 @@ def evaluation_table(summary: dict[str, Any]) -> Table:
     shown = hardest[:10]
     for row in shown:
         percent = ("" if row[key] is None else f"{row[key]:.1%}".rstrip("%") for key in ("recall", "precision", "f1"))
-        table.add_row(escape(row["name"]), str(row["num_pictures"]), *percent)
+        table.add_row(cell(row["name"]), str(row["num_pictures"]), *percent)
     table.title = scores(summary)
     notes = [
         f"macro F1 {summary['macro_f1']:.1%}{_interval(summary, 'macro_f1')}",
@@ -162,10 +169,10 @@ def predictions_table(rows: Sequence[dict[str, Any]]) -> Table:
     table = _table("picture", "class", "probability %")
     for row in rows:
         if row["error"]:
-            table.add_row(escape(row["path"]), "unreadable", "")
+            table.add_row(cell(row["path"]), "unreadable", "")
         for position, entry in enumerate(row["classes"]):
-            name = escape(row["path"]) if position == 0 else ""
-            table.add_row(name, escape(entry["name"]), f"{100 * entry['probability']:.1f}")
+            name = cell(row["path"]) if position == 0 else ""
+            table.add_row(name, cell(entry["name"]), f"{100 * entry['probability']:.1f}")
     return table
 
 

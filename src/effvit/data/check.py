@@ -71,6 +71,8 @@ class DataReport:
     name_faults: tuple[NameFault, ...]
     input_size: tuple[int, int]
     """Height and width a network would be given, in pixels: smaller pictures are enlarged."""
+    obstacles: tuple[str, ...] = ()
+    """What keeps a training from beginning, a line each."""
 
     @property
     def classes(self) -> list[ClassCount]:
@@ -109,12 +111,12 @@ class DataReport:
 
     @property
     def imbalance(self) -> dict[str, float]:
-        """How uneven the training classes are.
+        """How uneven the training classes are, those without a picture left out.
 
         `largest_to_smallest` is the ratio of their counts; `effective_num_classes` is how many even classes would be
         as varied: the exponential of the entropy of the classes' shares.
         """
-        counts = np.array([count.num_train for count in self.classes], dtype=float)
+        counts = np.array([count.num_train for count in self.classes if count.num_train], dtype=float)
         shares = counts / counts.sum()
         entropy = -float((shares * np.log(shares)).sum())
         return {
@@ -141,6 +143,7 @@ class DataReport:
         return {
             "root": str(self.data.root),
             "split": self.data.split,
+            "obstacles": list(self.obstacles),
             "num_pictures": {"train": len(self.data.train), "val": len(self.data.val)},
             "classes": [count._asdict() for count in self.classes],
             "imbalance": self.imbalance,
@@ -168,6 +171,7 @@ class DataReport:
 def check_data(
     data: PictureData,
     *,
+    obstacles: Sequence[str] = (),
     input_size: tuple[int, int] | None = None,
     num_workers: int = 0,
     on_picture: Callable[[int, int], None] | None = None,
@@ -176,6 +180,7 @@ def check_data(
 
     Args:
         data: The pictures, split as a training would.
+        obstacles: What `find_data` told of the source that keeps a training from beginning.
         input_size: Height and width of the network's input in pixels; None for the default of 224.
         num_workers: Processes that decode; 0 decodes in this one.
         on_picture: Called with the pictures done and all there are.
@@ -200,7 +205,7 @@ def check_data(
     )
     name_faults = (*class_name_faults(data.class_names), *file_name_faults(pictures))
     input_size = input_size or Preprocessing().image_size
-    return DataReport(data, pictures, tuple(_find_duplicates(pictures)), name_faults, input_size)
+    return DataReport(data, pictures, tuple(_find_duplicates(pictures)), name_faults, input_size, tuple(obstacles))
 
 
 def _find_duplicates(pictures: Sequence[CheckedPicture]) -> list[Duplicates]:

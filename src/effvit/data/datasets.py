@@ -3,21 +3,27 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
-from effvit.data.class_folders import find_in_class_folders, read_class_folders
+from effvit.data.class_folders import find_in_class_folders, find_validation_folder, read_class_folders
 from effvit.data.csv_lists import is_list, read_list
 from effvit.data.named import named_source, read_named
 from effvit.data.samples import ClassFolders as ClassFolders
 from effvit.data.samples import PictureData as PictureData
-from effvit.data.samples import Sample, SourcePictures, listed
+from effvit.data.samples import Sample, SourcePictures, listed, refuse
 from effvit.data.samples import Skipped as Skipped
 from effvit.data.shards import are_shards, read_shards
 from effvit.errors import ConfigError, DataError
 
 
-def find_data(source: Path | str, *, val_fraction: float = 0.2, seed: int = 0) -> PictureData:
+def find_data(
+    source: Path | str,
+    *,
+    val_fraction: float = 0.2,
+    seed: int = 0,
+    on_obstacle: Callable[[str], None] = refuse,
+) -> PictureData:
     """Find training and validation pictures.
 
     Args:
@@ -29,24 +35,33 @@ def find_data(source: Path | str, *, val_fraction: float = 0.2, seed: int = 0) -
         val_fraction: Share of each class, in (0, 1), that is held out where the source does not say itself what
             is for validation; at least one picture. Which ones depends on the seed, the class and its
             pictures' names only: not on where they lie, nor on the other classes.
-        seed: Seed of that choice.
+        seed: Seed of that choice, 0 or more.
+        on_obstacle: Called with what keeps a training from beginning though there are pictures to look at: a
+            single class, classes without pictures or with one that cannot be split, other classes in one part
+            than in the other, no validation part. Raises a `DataError` unless a caller wants to go on.
 
     Raises:
         DataError: If the source cannot be used for training; the message says what is missing.
-        ConfigError: If val_fraction is out of range.
+        ConfigError: If val_fraction or seed is out of range.
     """
     if not 0 < val_fraction < 1:
         raise ConfigError(f"val_fraction must be above 0 and below 1, got {val_fraction}")
+    if seed < 0:
+        raise ConfigError(f"seed must be at least 0, got {seed}")
     found = _read_labelled(source)
     split = "given"
     if found is None:
-        found, split = read_class_folders(Path(source)), "folders"
+        found, split = read_class_folders(Path(source), on_obstacle), "folders"
+    elif "all" in found.parts:
+        _check_every_class(found, found.parts["all"], "pictures", on_obstacle)
+    else:
+        train = found.parts.get("train", ())
+        _check_every_class(found, train, "training pictures", on_obstacle if train else refuse)
     if len(found.class_names) < 2:
-        raise DataError(f"{source} has one class, {found.class_names[0]!r}; training needs at least 2")
+        on_obstacle(f"{source} has one class, {found.class_names[0]!r}; training needs at least 2")
     if "all" in found.parts:
-        return _seeded_split(found, val_fraction, seed)
-    train, val = tuple(found.parts.get("train", ())), tuple(found.parts["val"])
-    _check_every_class(found, train, "training pictures")
+        return _seeded_split(found, val_fraction, seed, on_obstacle)
+    train, val = tuple(found.parts["train"]), tuple(found.parts["val"])
     return PictureData(found.root, found.class_names, train, val, split, found.skipped)
 
 
@@ -54,8 +69,7 @@ def find_samples(source: Path | str, class_names: Sequence[str] | None = None) -
     """Find labelled pictures to evaluate on.
 
     Args:
-        source: As for `find_data`, except that a folder of class folders is `CLASS/...`, with no parts above.
-            Of a source that names its parts itself, the validation pictures are taken.
+        source: As for `find_data`. Of a source that has parts, the validation pictures are taken.
         class_names: The classes of a trained network, whose order gives the targets. Every class of the source
             must be one of them, and some may be missing; numbers without names are positions in them. None takes
             the source's own classes, and wants pictures in each.
@@ -65,10 +79,11 @@ def find_samples(source: Path | str, class_names: Sequence[str] | None = None) -
     """
     found = _read_labelled(source)
     if found is None:
-        return find_in_class_folders(Path(source), class_names)
+        root = Path(source)
+        return find_in_class_folders(find_validation_folder(root, class_names) or root, class_names)
     samples = tuple(found.parts["val"] if "val" in found.parts else found.parts["all"])
     if class_names is None:
-        _check_every_class(found, samples, "pictures")
+        _check_every_class(found, samples, "pictures", refuse)
         return ClassFolders(found.root, found.class_names, samples, found.skipped)
     position = _positions(found, _targets(samples), class_names)
     renumbered = (sample._replace(target=position[sample.target]) for sample in samples)
@@ -93,6 +108,8 @@ def _positions(found: SourcePictures, targets: Sequence[int], class_names: Seque
 
 def _read_labelled(source: Path | str) -> SourcePictures | None:
     """The pictures of a source that is not class folders; None if it is, or nothing that is known."""
+    if not str(source).strip():
+        raise DataError("an empty name stands for no data; give a folder, a list or NAME:ROOT (`.` is this folder)")
     name, place = named_source(source)
     if name:
         return read_named(name, place)
@@ -103,15 +120,17 @@ def _read_labelled(source: Path | str) -> SourcePictures | None:
     return None
 
 
-def _seeded_split(found: SourcePictures, val_fraction: float, seed: int) -> PictureData:
+def _seeded_split(
+    found: SourcePictures, val_fraction: float, seed: int, on_obstacle: Callable[[str], None]
+) -> PictureData:
+    """Part of each class held out; what is alone in its class is trained on, if that may be."""
     everything = found.parts["all"]
-    _check_every_class(found, everything, "pictures")
     by_target: dict[int, list[Sample]] = {}
     for sample in everything:
         by_target.setdefault(sample.target, []).append(sample)
     single = [found.class_names[target] for target, samples in by_target.items() if len(samples) == 1]
     if single:
-        raise DataError(
+        on_obstacle(
             f"classes with a single picture cannot be split into training and validation: {listed(single)} in"
             f" {found.root}"
         )
@@ -127,10 +146,12 @@ def _seeded_split(found: SourcePictures, val_fraction: float, seed: int) -> Pict
     return PictureData(found.root, found.class_names, tuple(train), tuple(val), "seeded", found.skipped)
 
 
-def _check_every_class(found: SourcePictures, samples: Iterable[Sample], what: str) -> None:
+def _check_every_class(
+    found: SourcePictures, samples: Iterable[Sample], what: str, on_obstacle: Callable[[str], None]
+) -> None:
     empty = sorted(set(range(len(found.class_names))) - set(_targets(samples)))
     if empty:
-        raise DataError(f"classes without {what} in {found.root}: {listed([found.class_names[i] for i in empty])}")
+        on_obstacle(f"classes without {what} in {found.root}: {listed([found.class_names[i] for i in empty])}")
 
 
 def _targets(samples: Iterable[Sample]) -> list[int]:

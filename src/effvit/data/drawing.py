@@ -6,6 +6,7 @@ import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from effvit.data.samples import one_line
 from effvit.files import atomic_path
 
 if TYPE_CHECKING:
@@ -23,6 +24,8 @@ _WORLD_FONTS = (
 def save_figure(figure: Figure, path: Path, *, dpi: int, tight: bool = True) -> None:
     """Write a PNG atomically, in fonts that know as many of the class names' scripts as are installed.
 
+    Signs that would turn the text around or that nobody sees are drawn as escapes, as messages have them.
+
     Args:
         figure: A matplotlib figure.
         path: Where to.
@@ -37,6 +40,7 @@ def save_figure(figure: Figure, path: Path, *, dpi: int, tight: bool = True) -> 
     families = _installed_fonts()
     for text in figure.findobj(Text):
         text.set_fontfamily(families)
+        text.set_text("\n".join(map(one_line, text.get_text().split("\n"))))
     with atomic_path(path) as temporary, warnings.catch_warnings():
         # A script without an installed font shows as boxes in the picture; the tables have the names.
         warnings.filterwarnings("ignore", message=r"Glyph .* missing from font")
@@ -44,7 +48,8 @@ def save_figure(figure: Figure, path: Path, *, dpi: int, tight: bool = True) -> 
 
 
 def shorten(name: str) -> str:
-    """A name cut to `MAX_NAME_LENGTH`, the cut shown."""
+    """A name in one line, cut to `MAX_NAME_LENGTH`, the cut shown."""
+    name = one_line(name)
     return name if len(name) <= MAX_NAME_LENGTH else name[: MAX_NAME_LENGTH - 1] + "…"
 
 

@@ -6,7 +6,9 @@ import unicodedata
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, NoReturn
+
+from effvit.errors import DataError
 
 _INVISIBLE = frozenset({"Cc", "Cf", "Cs", "Zl", "Zp"})
 """Unicode's categories of control and format signs, surrogates, and line and paragraph separators."""
@@ -87,6 +89,11 @@ def source_pictures(
         everything = [sample for samples in by_part.values() for sample in samples]
         parts = {"all": sorted(everything, key=lambda sample: sample.target)}
     return SourcePictures(root, tuple(class_names), parts, tuple(skipped))
+
+
+def refuse(obstacle: str) -> NoReturn:
+    """What becomes of an obstacle to a training unless a caller wants to go on: a `DataError`."""
+    raise DataError(obstacle)
 
 
 def listed(names: Sequence[object]) -> str:

@@ -35,7 +35,10 @@ LABEL_FIELDS = ("label", "class", "target", "category", "cls")
 """Fields of `KEY.json` that may hold the label; the first that exists."""
 
 _COMPRESSED_SUFFIXES = (".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz", ".tar.zst", ".tar.lz4")
-_INDEX_VERSION = 1
+_INDEX_VERSION = 2
+"""Raised when an index of an earlier version may be wrong: 1 took what a cut shard still held for all of it."""
+_END_MARK = bytes(2 * tarfile.BLOCKSIZE)
+"""What a tar ends with. `tarfile` does without, so a copy that broke off between two members would pass for whole."""
 
 
 class ShardEntry(NamedTuple):
@@ -101,7 +104,7 @@ def read_index(shard: Path) -> ShardIndex:
     """Where each picture of a shard lies; see the head of this file.
 
     Raises:
-        DataError: If the shard is missing, compressed, or no whole tar file.
+        DataError: If the shard is missing, compressed, no tar file, or not a whole one.
     """
     if shard.name.lower().endswith(_COMPRESSED_SUFFIXES):
         raise DataError(
@@ -121,7 +124,10 @@ def read_index(shard: Path) -> ShardIndex:
     except OSError as error:
         raise DataError(f"cannot read shard {one_line(shard)}: {error.strerror or error}") from error
     except tarfile.TarError as error:
-        raise DataError(f"cannot read shard {one_line(shard)} as an uncompressed tar: {error}") from error
+        raise DataError(
+            f"cannot read shard {one_line(shard)} ({status.st_size} bytes) as an uncompressed tar: {error}; copy or"
+            " pack it again"
+        ) from error
 
 
 def _read_cache(cache: Path, stamp: list[int]) -> ShardIndex | None:
@@ -158,9 +164,18 @@ def _read_headers(shard: Path) -> ShardIndex:
                 label = _read_label(archive, member, extension)
                 if label:
                     labels[key] = label
+        _check_end(shard, archive.offset)
     skipped += [(name, "no label") for key, (name, *_) in pictures.items() if key not in labels]
     entries = (ShardEntry(*where, labels[key]) for key, where in pictures.items() if key in labels)
     return ShardIndex(tuple(entries), tuple(skipped))
+
+
+def _check_end(shard: Path, offset: int) -> None:
+    """Raise a `tarfile.ReadError` if the end mark is not where the members end: the shard is cut off or damaged."""
+    with shard.open("rb") as file:
+        file.seek(offset)
+        if file.read(len(_END_MARK)) != _END_MARK:
+            raise tarfile.ReadError(f"it is cut off or damaged at byte {offset}, where a member or the end mark begins")
 
 
 def _split_key(name: str) -> tuple[str, str]:
