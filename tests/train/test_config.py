@@ -74,7 +74,7 @@ def test_every_field_can_be_set_to_what_it_is() -> None:
     ("assignment", "message"),
     [
         ("epochs", "--set wants field=value, got 'epochs'"),
-        ("epoch=3", r"unknown field 'epoch' \(did you mean 'epochs'\?\); known: recipe, .*augmentation.crop_scale"),
+        ("epoch=3", r"unknown field 'epoch' \(did you mean 'epochs'\?\); known: model, .*augmentation.crop_scale"),
         ("augmentation=3", "unknown field 'augmentation'"),
         ("augmentation.cropscale=1", "did you mean 'augmentation.crop_scale'"),
         ("epochs=2.5", "epochs must be a whole number, got '2.5'"),

@@ -309,18 +309,16 @@ def test_a_step_that_is_too_short_in_another_process_is_left_out_in_this_one(
 def test_processes_draw_each_its_own(
     one_step: TrainConfig, data: PictureData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Of the same pictures, another process mixes, erases and drops others."""
+    """Of the same pictures, another process mixes and drops others."""
     data = dataclasses.replace(data, train=data.train[:6], val=data.val[:1])
     mixing = dataclasses.replace(one_step, augmentation=Augmentation(mixup=1.0))
-    erasing = dataclasses.replace(one_step, augmentation=Augmentation(random_erasing=1.0))
-    for name, config in (("mixing", mixing), ("erasing", erasing)):
-        models = {rank: Watched() for rank in (0, 1)}
-        for rank, model in models.items():
-            monkeypatch.setattr("effvit.train.loop.rank", lambda rank=rank: rank)
-            watch(model, data, config, tmp_path / f"{name}-{rank}")
-        first, second = (torch.cat(model.shown[True]) for model in models.values())
-        assert first.shape == second.shape and not torch.equal(first, second)
-        assert models[0].dropped != models[1].dropped
+    models = [Watched(), Watched()]
+    for rank, model in enumerate(models):
+        monkeypatch.setattr("effvit.train.loop.rank", lambda rank=rank: rank)
+        watch(model, data, mixing, tmp_path / str(rank))
+    first, second = (torch.cat(model.shown[True]) for model in models)
+    assert first.shape == second.shape and not torch.equal(first, second)
+    assert models[0].dropped != models[1].dropped
 
 
 def test_losses_a_gpu_was_not_yet_asked_for_are_in_the_checkpoint(

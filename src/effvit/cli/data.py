@@ -124,7 +124,6 @@ def _tables(report: DataReport) -> Group:
     if report.classes:
         parts.append(_classes(report))
     parts += [
-        _findings("stops a training", [([obstacle], "") for obstacle in report.obstacles]),
         _findings("unreadable", [([entry.name], entry.facts.fault) for entry in report.unreadable]),
         _findings("near-empty", [([entry.name], f"spread {entry.facts.spread:.1f}") for entry in report.near_empty]),
         _findings("duplicates", [_duplicates_row(group) for group in report.duplicates]),
@@ -204,9 +203,12 @@ def _with_part(part: str, name: str) -> str:
 
 
 def _verdict(report: DataReport) -> str:
+    """What would stop a training, a line each, and the number of all else in one."""
+    from effvit.data.samples import one_line
+
     contradictions = sum(group.contradicts for group in report.duplicates)
     exact = sum(group.kind == "exact" for group in report.duplicates)
-    obstacles = f"{len(report.obstacles)} reasons why a training would not begin; " if report.obstacles else ""
+    obstacles = "".join(f"a training would stop: {one_line(obstacle)}\n" for obstacle in report.obstacles)
     return (
         f"{obstacles}{len(report.unreadable)} unreadable, {len(report.near_empty)} near-empty, {exact} groups of exact"
         f" and {len(report.duplicates) - exact} of near duplicates, {contradictions} of them with contradicting labels;"

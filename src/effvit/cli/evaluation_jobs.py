@@ -131,6 +131,12 @@ def write_calibration(path: Path, evaluation: Evaluation, classifier: Classifier
         DataError: If there is nothing to fit it on.
     """
     found = calibrate(evaluation)
+    if found.loss_after >= found.loss_before:
+        say(
+            f"no better temperature: the loss would go from {found.loss_before:.3f} to {found.loss_after:.3f}"
+            f" ({found.num_folds}-fold cross-validation), so the weights keep {classifier.temperature:.3f}"
+        )
+        return {**found._asdict(), "temperature": classifier.temperature, "data": data}
     # The logits were divided by the weights' temperature already; the new one stands for both.
     temperature = classifier.temperature * found.temperature
     origin = {**found._asdict(), "temperature": temperature, "data": data}

@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 
+from effvit.cli.published import NUM_IMAGENET_CLASSES
 from effvit.data.datasets import PictureData, find_data
 from effvit.device import find_device
 from effvit.errors import ConfigError
@@ -20,9 +21,8 @@ from effvit.preprocessing import Preprocessing
 from effvit.train.config import TrainConfig, replace_fields
 from effvit.train.distributed import local_device, on_main
 from effvit.train.recipes import find_recipe
+from effvit.train.teachers import with_absolute_paths
 from effvit.train.tensorboard import import_tensorboard
-
-_IMAGENET_CLASSES = 1000
 
 
 @dataclass(frozen=True)
@@ -71,6 +71,7 @@ def plan_training(
     if source is not None and source.config is not None:
         asked = replace_fields(_with_preprocessing_of(base, source), assignments)
     find_device(local_device(asked.device))  # that it cannot be used is said before the pictures are looked for
+    asked = replace(asked, distillation=with_absolute_paths(asked.distillation))
     if asked.tensorboard:
         import_tensorboard()
     config = asked if asked.device != "auto" else replace(asked, device=find_device("auto").type)
@@ -82,7 +83,7 @@ def plan_training(
     network = create_model(
         config.model,
         weights=source,
-        num_classes=_IMAGENET_CLASSES if pictures is None else len(pictures.class_names),
+        num_classes=NUM_IMAGENET_CLASSES if pictures is None else len(pictures.class_names),
         image_size=config.preprocessing.image_size,
         window=config.window or None,
         distilled=True if config.distillation.teacher else None,

@@ -16,6 +16,7 @@ from torch import nn
 
 from effvit.data.named import imagenet_names
 from effvit.errors import ConfigError, WeightsError, first_line
+from effvit.model.hub import fetch
 from effvit.preprocessing import Preprocessing
 from effvit.train.distillation_config import TIMM_PREFIX
 from effvit.train.foreign import fill_from_file, timm_network, timm_settings
@@ -68,6 +69,10 @@ def open_published(source: str, weights: str | None) -> nn.Module:
     if weights is not None:
         return _with_weights_of(Path(weights), source)
     library, _, name = source.partition(":")
+    known = timm_settings(name) if library == "timm" else None
+    if known is not None and known.hf_hub_id is not None and known.hf_hub_filename is None:
+        # Timm's own download tries for a minute without a connection, and comments on each attempt.
+        return timm_network(name, fetch(known.hf_hub_id)[0], known.num_classes)
     try:
         network: nn.Module = (
             timm.create_model(name, pretrained=True)

@@ -106,7 +106,7 @@ def train(
             )
     if not SPEAKS:
         return
-    summary = evaluate_run(run)
+    summary = evaluate_run(run, device=device, workers=workers)
     say(f"everything is in {run.path}: best weights in weights/, report.html, curves.png, eval/worst.png")
     place = shlex.quote(str(run.path))
     say(f"next: effvit predict {place} PICTURE, or effvit export {place} --format onnx")

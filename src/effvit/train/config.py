@@ -242,9 +242,11 @@ def replace_fields(config: TrainConfig, assignments: Sequence[str]) -> TrainConf
 
 
 def field_types() -> dict[str, Any]:
-    """Every field that can be set, as `field` or `section.field`, and its type."""
+    """Every field that can be set, as `field` or `section.field`, and its type; a recipe's name says what was set."""
     found: dict[str, Any] = {}
     for name, hint in typing.get_type_hints(TrainConfig).items():
+        if name == "recipe":
+            continue
         if name in _SECTIONS:
             inner = typing.get_type_hints(_SECTIONS[name])
             found.update({f"{name}.{leaf}": inner_hint for leaf, inner_hint in inner.items()})
