@@ -98,6 +98,10 @@ def evaluate(
         raise ConfigError(f"{source} is not a run folder, so it has no pictures of its own: give DATA")
     if calibrate and not Path(source).is_dir():
         raise ConfigError(f"--calibrate writes into a run or a weights folder, and {source} is none")
+    if calibrate and image_size is not None:
+        raise ConfigError(
+            "--calibrate fits the temperature of the size the weights are used at; leave out --image-size"
+        )
     classifier = open_classifier(source, device, parse_size(image_size), weights=weights, like=like)
     if data is None and run is not None:
         samples, name, place = run.read_data().val, HELD_OUT, "eval"
@@ -165,6 +169,10 @@ def predict(
 
     check_positive(top_k=top_k, batch_size=batch_size)
     paths = list_pictures(pictures)
+    if calibrate and image_size is not None:
+        raise ConfigError(
+            "--calibrate fits the temperature of the size the weights are used at; leave out --image-size"
+        )
     classifier = open_classifier(source, device, parse_size(image_size), weights=weights, like=like)
     with progress("predict") as on_batch:
         predictions = predict_pictures(

@@ -12,7 +12,7 @@ from PIL import Image, ImageOps
 
 from effvit.data.drawing import save_figure, shorten
 from effvit.data.pictures import read_sample
-from effvit.data.samples import Sample
+from effvit.data.samples import Sample, one_line
 from effvit.errors import DataError
 from effvit.train.evaluation import Evaluation
 
@@ -83,7 +83,7 @@ def file_name(name: str) -> str:
     end = "/".join(Path(name).parts[-2:])
     if len(end) > _MAX_FILE_NAME:
         end = Path(name).name
-    return end if len(end) <= _MAX_FILE_NAME else "…" + end[1 - _MAX_FILE_NAME :]
+    return one_line(end if len(end) <= _MAX_FILE_NAME else "…" + end[1 - _MAX_FILE_NAME :])
 
 
 def _write_sheet(path: Path, entries: Sequence[Shown], heading: str) -> None:
