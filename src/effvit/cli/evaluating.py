@@ -169,10 +169,6 @@ def predict(
 
     check_positive(top_k=top_k, batch_size=batch_size)
     paths = list_pictures(pictures)
-    if calibrate and image_size is not None:
-        raise ConfigError(
-            "--calibrate fits the temperature of the size the weights are used at; leave out --image-size"
-        )
     classifier = open_classifier(source, device, parse_size(image_size), weights=weights, like=like)
     with progress("predict") as on_batch:
         predictions = predict_pictures(
