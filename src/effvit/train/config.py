@@ -63,7 +63,7 @@ class TrainConfig:
     """Probability mass taken from the true class and spread over all, 0 up to below 1."""
     clip_grad: float = 0.0
     """Adaptive clipping: largest norm of a unit's gradient as a share of its weights' norm; 0 turns it off. The paper
-    has 0.02 for its 300 epochs of ImageNet; in 20 epochs on some thousand photos that cost 5 points of accuracy."""
+    has 0.02 for its 300 epochs of ImageNet; in 20 epochs on some thousand photos it did not help (docs/learning.md)."""
     window: int = 0
     """Side of the attention windows, in tokens; 0 keeps the network's (7 for M0..M5). Larger pictures may want
     others, see the recipe high_resolution."""
