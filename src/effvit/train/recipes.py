@@ -178,9 +178,10 @@ def scratch_small() -> TrainConfig:
     """A small network from a few thousand photos, without pretrained weights, on a processor.
 
     Source: chosen by experiment with M0 on 2,640 grocery photos of 81 classes, 20 epochs, one seed (docs/learning.md):
-        on held-out training photos adaptive clipping cost 5 points, mixing another 5, RandAugment 10. A window of 8 takes the first map of
-        128 pixels (8 x 8) whole, where one of 7 pads it to 14 x 14: no difference in accuracy that could be seen, and a
-        step in three quarters of the time. A GPU has time for more: --image-size 224 --set window=7.
+        on held-out training photos adaptive clipping cost 5 points, mixing another 5, RandAugment 10. A window of 8
+        takes the first map of 128 pixels (8 x 8) whole, where one of 7 pads it to 14 x 14: no difference in accuracy
+        that could be seen, and a step in three quarters of the time. A GPU has time for more: --image-size 224
+        --set window=7.
     Cost: 60 passes over the photos; `--dry-run` measures what that takes on your machine.
     Expected: see docs/learning.md for what a shorter run reaches on those photos; not known for others.
     Command: effvit train photos/ --recipe scratch_small
