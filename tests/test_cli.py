@@ -449,7 +449,7 @@ def start(arguments: list[str]) -> subprocess.Popen[str]:
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
-@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
+@pytest.mark.parametrize("how", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.slow), signal.SIGKILL])
 def test_an_interrupted_run_continues_to_the_same_weights(how: signal.Signals, photos: Path, tmp_path: Path) -> None:
     arguments = ["train", str(photos), *TINY, "--epochs", "30", "--output"]
     whole, cut = tmp_path / "whole", tmp_path / "cut"

@@ -30,7 +30,7 @@ def network(config: TrainConfig) -> nn.Module:
     return effvit.create_model(config.model, num_classes=3, image_size=32)
 
 
-@pytest.mark.parametrize("first_victim", ["weights", "checkpoint"])
+@pytest.mark.parametrize("first_victim", [pytest.param("weights", marks=pytest.mark.slow), "checkpoint"])
 def test_full_disk_is_one_line_and_the_checkpoint_before_it_is_whole(
     config: TrainConfig, data: PictureData, tmp_path: Path, first_victim: str
 ) -> None:
