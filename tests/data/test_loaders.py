@@ -231,7 +231,9 @@ def test_more_than_one_and_the_share_is_too_many(num_pictures: int, share: float
 
 
 def test_all_pictures_may_be_unreadable_if_that_is_allowed() -> None:
-    UnreadableCount(3, 1.0).add(Unreadable(position, "x") for position in range(3))
+    count = UnreadableCount(3, 1.0)
+    count.add(Unreadable(position, "x") for position in range(3))
+    assert count.reasons == ["x"] * 3
 
 
 def test_wrong_numbers_and_no_samples_are_errors(samples: tuple[Sample, ...]) -> None:

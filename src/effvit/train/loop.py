@@ -20,7 +20,6 @@ from effvit.device import find_device
 from effvit.errors import ConfigError, DataError, EffvitError, RunError
 from effvit.train.batches import Preparation, check_parts, training_loader, validation_loader
 from effvit.train.checkpoint import Position, RunState, load_state, save_state
-from effvit.train.class_balance import count_classes
 from effvit.train.config import TrainConfig
 from effvit.train.distributed import (
     gather,
@@ -33,13 +32,12 @@ from effvit.train.distributed import (
 from effvit.train.evaluate import Evaluation, evaluate_all, network_predictor
 from effvit.train.figures import write_curves
 from effvit.train.learner import Learner
-from effvit.train.losses import make_criterion
+from effvit.train.losses import criterion_of_run
 from effvit.train.optimizer import learning_rate_at
 from effvit.train.outcome import SaveWeights, efficientvit_saver, keep_epoch
 from effvit.train.records import EpochRecord, StepReport, stops_early
 from effvit.train.running_loss import RunningLoss
 from effvit.train.runs import RunFolder
-from effvit.train.teachers import Teacher, open_teacher
 from effvit.train.tensorboard import Writer
 
 _SECONDS_WORTH_A_DRAWING = 10
@@ -89,8 +87,7 @@ def fit(
     if device.type == "cuda":
         torch.cuda.set_device(device)
     num_classes = len(data.class_names)
-    teacher = _teacher(data, config, device) if config.distillation.teacher else None
-    criterion = make_criterion(config, count_classes(data.train, num_classes), teacher)
+    criterion = criterion_of_run(config, data, device)
     share_from_main(model.to(device).state_dict().values())
     train_loader, val_loader = training_loader(data, config), validation_loader(data, config)
     check_parts(config, train_loader)
@@ -271,13 +268,6 @@ def _record(learner: Learner, state: RunState, validated: dict[str, Evaluation],
         waiting_share=position.seconds_waited / position.seconds,
         seconds=position.seconds + val_seconds,
     )
-
-
-def _teacher(data: PictureData, config: TrainConfig, device: torch.device) -> Teacher:
-    teacher = open_teacher(config.distillation, len(data.class_names), device, preprocessing=config.preprocessing)
-    if teacher.class_names is not None and teacher.class_names != data.class_names:
-        raise ConfigError(f"the teacher {config.distillation.teacher} knows other classes than the pictures have")
-    return teacher
 
 
 def _close(run: RunFolder, config: TrainConfig, history: list[EpochRecord], status: str) -> None:

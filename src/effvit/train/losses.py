@@ -8,14 +8,32 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from effvit.train.class_balance import class_weights
+from effvit.data.datasets import PictureData
+from effvit.errors import ConfigError
+from effvit.train.class_balance import class_weights, count_classes
 from effvit.train.config import TrainConfig
 from effvit.train.distillation_config import Distillation
+from effvit.train.teachers import open_teacher
 
 Criterion = Callable[[Tensor | tuple[Tensor, ...], Tensor, Tensor], Tensor]
 """(output of the network, targets, pictures) -> loss of each picture, (B,). The output is (B, num_classes), or one such
 tensor for each of two heads; targets are class indices (B,) or probabilities (B, num_classes); the pictures, normalised
 and as the network saw them, (B, 3, H, W), are for the teacher."""
+
+
+def criterion_of_run(config: TrainConfig, data: PictureData, device: torch.device) -> Criterion:
+    """The loss of a run on its pictures, with its teacher opened if it has one.
+
+    Raises:
+        ConfigError: If the teacher cannot teach this: it knows other classes, or takes other pictures.
+        WeightsError: If the teacher cannot be had.
+    """
+    teacher = None
+    if config.distillation.teacher:
+        teacher = open_teacher(config.distillation, len(data.class_names), device, preprocessing=config.preprocessing)
+        if teacher.class_names is not None and teacher.class_names != data.class_names:
+            raise ConfigError(f"the teacher {config.distillation.teacher} knows other classes than the pictures have")
+    return make_criterion(config, count_classes(data.train, len(data.class_names)), teacher)
 
 
 def make_criterion(config: TrainConfig, class_counts: Sequence[int], teacher: nn.Module | None = None) -> Criterion:

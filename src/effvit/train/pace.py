@@ -20,13 +20,11 @@ from effvit.device import find_device
 from effvit.errors import ConfigError, DataError
 from effvit.timing import Spread, spread, synchronizer
 from effvit.train.batches import Preparation, training_loader, validation_loader
-from effvit.train.class_balance import count_classes
 from effvit.train.config import TrainConfig
 from effvit.train.distributed import local_device
 from effvit.train.evaluate import network_predictor
 from effvit.train.learner import Learner
-from effvit.train.losses import make_criterion
-from effvit.train.teachers import open_teacher
+from effvit.train.losses import criterion_of_run
 
 _MAX_CPU_BATCH = 32
 """Pictures of a measured step on a CPU: it takes about as long per picture as a large one, and ends sooner."""
@@ -144,10 +142,7 @@ def _measure_training(
     config: TrainConfig, data: PictureData, network: nn.Module, device: torch.device
 ) -> tuple[Spread, Spread, int]:
     num_classes = len(data.class_names)
-    teacher = None
-    if config.distillation.teacher:
-        teacher = open_teacher(config.distillation, num_classes, device, preprocessing=config.preprocessing)
-    criterion = make_criterion(config, count_classes(data.train, num_classes), teacher)
+    criterion = criterion_of_run(config, data, device)
     learner = Learner(copy.deepcopy(network).to(device), config, criterion, device)
     learner.begin_epoch(config.freeze_backbone_epochs)
     prepare = Preparation(config, num_classes, device)
