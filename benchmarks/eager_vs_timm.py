@@ -21,8 +21,7 @@ import torch.nn.functional as F
 from same_networks import CONTROL, IMAGE_SIZE, OURS, TIMM, same_networks
 from torch import Tensor, nn
 
-from effvit.deploy.speed.report import machine
-from effvit.environment import environment
+from effvit.environment import environment, machine
 from effvit.errors import EffvitError
 from effvit.files import write_json
 from effvit.timing import measure, num_threads, paired_ratio

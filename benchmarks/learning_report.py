@@ -14,7 +14,7 @@ from typing import Any
 from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 
-from effvit.deploy.speed.report import machine
+from effvit.environment import machine
 from effvit.files import atomic_path, read_json
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -36,8 +36,7 @@ from effvit.data.order import Order
 from effvit.data.rand_augment import mend_posterize
 from effvit.data.randomness import seeded
 from effvit.data.transforms import normalize, train_transform
-from effvit.deploy.speed.report import machine
-from effvit.environment import environment
+from effvit.environment import environment, machine
 from effvit.errors import EffvitError
 from effvit.files import write_json
 from effvit.preprocessing import Preprocessing

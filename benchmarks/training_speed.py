@@ -25,8 +25,8 @@ from timm.optim import create_optimizer_v2
 from timm.utils import ModelEmaV3, dispatch_clip_grad
 from torch import Tensor, nn
 
-from effvit.deploy.speed.report import machine, spread_text
-from effvit.environment import environment
+from effvit.deploy.speed.report import spread_text
+from effvit.environment import environment, machine
 from effvit.errors import EffvitError
 from effvit.files import write_json
 from effvit.timing import Spread, measure, num_threads, paired_ratio

@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from effvit.deploy.formats.tracing import silence
+from effvit.silence import silence
 
 
 def run_package(path: Path, images: Tensor) -> Tensor:

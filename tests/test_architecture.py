@@ -13,10 +13,13 @@ from conftest import REPOSITORY
 SOURCE = REPOSITORY / "src" / "effvit"
 FILES = sorted(SOURCE.rglob("*.py"))
 STEPS = (
-    {"device", "errors", "files", "preprocessing", "sections", "environment", "timing", "page_style", "__init__"},
+    {
+        *("device", "errors", "files", "preprocessing", "sections", "environment", "timing", "__init__"),
+        *("page_style", "figures", "operators", "silence"),
+    },
     {"data", "model"},
     {"train", "analysis", "deploy"},
-    {"serve", "search", "detection"},
+    {"serve", "search", "detection", "studies"},
     {"cli"},
     {"__main__"},
 )

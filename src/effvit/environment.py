@@ -11,6 +11,7 @@ import os
 import platform
 import re
 import subprocess
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +45,17 @@ def environment() -> dict[str, Any]:
         "commit": commit,
         "commit_is_exact": commit is not None and _git("status", "--porcelain", "--", *_MEASURED) == "",
     }
+
+
+def machine(environment: Mapping[str, Any]) -> str:
+    """Processor, system, torch and commit, in one line."""
+    commit = environment["commit"]
+    if commit is not None:
+        commit = commit[:10] + ("" if environment["commit_is_exact"] else " with changes")
+    return (
+        f"{environment['cpu']} ({environment['cores_usable']} cores), {environment['os']},"
+        f" torch {environment['versions']['torch']}, commit {commit or 'unknown'}"
+    )
 
 
 def _leading_number(release: str) -> str:

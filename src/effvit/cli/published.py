@@ -16,10 +16,10 @@ from torch import nn
 
 from effvit.data.named import imagenet_names
 from effvit.errors import ConfigError, WeightsError, first_line
+from effvit.model.foreign import fill_from_file, timm_network, timm_settings
 from effvit.model.hub import fetch
 from effvit.preprocessing import Preprocessing
 from effvit.train.distillation_config import TIMM_PREFIX
-from effvit.train.foreign import fill_from_file, timm_network, timm_settings
 
 TORCHVISION_PREFIX = "torchvision:"
 NUM_IMAGENET_CLASSES = 1000

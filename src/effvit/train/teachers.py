@@ -11,10 +11,10 @@ from torch import Tensor, nn
 
 from effvit.errors import ConfigError, EffvitError, WeightsError, first_line
 from effvit.model.factory import load
+from effvit.model.foreign import timm_network, timm_settings
 from effvit.model.hub import fetch
 from effvit.preprocessing import Preprocessing
 from effvit.train.distillation_config import TIMM_PREFIX, Distillation
-from effvit.train.foreign import timm_network, timm_settings
 
 
 class Teacher(nn.Module):

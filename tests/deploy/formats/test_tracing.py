@@ -12,7 +12,8 @@ from torch import Tensor, nn
 
 from effvit.deploy.formats.base import WriteOptions
 from effvit.deploy.formats.program import to_program
-from effvit.deploy.formats.tracing import Restated, product_and_sum, silence, trace
+from effvit.deploy.formats.tracing import Restated, product_and_sum, trace
+from effvit.silence import silence
 
 
 @pytest.mark.parametrize("factors", [{}, {"alpha": 0.3}, {"beta": 2.0}, {"alpha": 0.3, "beta": 0.5}])

@@ -9,36 +9,10 @@ from torch import nn
 
 import effvit
 from effvit.deploy.export import Exported
-from effvit.deploy.speed.shares import (
-    CLASSES,
-    ELEMENTWISE,
-    MOVEMENT,
-    OTHER,
-    PRODUCTS,
-    QUANTIZING,
-    SOFTMAX,
-    class_of,
-    onnx_shares,
-    torch_shares,
-)
+from effvit.deploy.speed.shares import onnx_shares, torch_shares
+from effvit.operators import CLASSES, OTHER, PRODUCTS, SOFTMAX
 
 CPU = torch.device("cpu")
-
-
-@pytest.mark.parametrize(
-    ("operators", "kind"),
-    [
-        ("aten::addmm aten::mkldnn_convolution aten::bmm FusedConv Gemm QLinearConv MatMul FusedMatMul", PRODUCTS),
-        ("aten::copy_ aten::cat Transpose Reshape Concat ReorderInput ReorderOutput Slice Gather Split", MOVEMENT),
-        ("aten::add_ aten::relu aten::native_batch_norm Relu Add Mul HardSwish QuickGelu Clip", ELEMENTWISE),
-        ("aten::_softmax Softmax", SOFTMAX),
-        ("QuantizeLinear DequantizeLinear", QUANTIZING),
-        ("aten::mean GlobalAveragePool aten::adaptive_avg_pool2d NoSuchThing", OTHER),
-    ],
-)
-def test_operators_have_a_class(operators: str, kind: str) -> None:
-    for operator in operators.split():
-        assert class_of(operator) == kind, operator
 
 
 @pytest.mark.parametrize("name", ["efficientvit_tiny", "mobilenetv3_small_050"])

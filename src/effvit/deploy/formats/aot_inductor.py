@@ -11,8 +11,9 @@ from torch import Tensor, nn
 from effvit import timing
 from effvit.deploy.formats.archive import describe_archive, read_archive
 from effvit.deploy.formats.base import ExportedModel, FileFormat, WriteOptions
-from effvit.deploy.formats.program import quiet, root_cause, to_program
+from effvit.deploy.formats.program import root_cause, to_program
 from effvit.errors import ExportError, WeightsError, first_line
+from effvit.silence import quiet
 
 
 class AotInductorModel(ExportedModel):

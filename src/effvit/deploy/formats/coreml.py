@@ -15,10 +15,11 @@ from torch import Tensor, nn
 
 from effvit.deploy.formats.base import ExportedModel, FileFormat, WriteOptions, import_optional
 from effvit.deploy.formats.program import INPUT_NAME, OUTPUT_NAME, root_cause, to_program
-from effvit.deploy.formats.tracing import Replacements, itself, product_and_sum, silence, trace
+from effvit.deploy.formats.tracing import Replacements, itself, product_and_sum, trace
 from effvit.deploy.metadata import FileMetadata
 from effvit.errors import ConfigError, ExportError, WeightsError, first_line
 from effvit.files import remove
+from effvit.silence import silence
 
 EXTRA = "coreml"
 ONLY_INSPECTED = "inspected, not run: Core ML runs on macOS only"

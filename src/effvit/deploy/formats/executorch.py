@@ -17,9 +17,10 @@ from torch.export import ExportedProgram
 
 from effvit.deploy.formats.base import ExportedModel, FileFormat, WriteOptions, import_optional
 from effvit.deploy.formats.program import root_cause, to_program
-from effvit.deploy.formats.tracing import Replacements, Restated, itself, product_and_sum, silence
+from effvit.deploy.formats.tracing import Replacements, Restated, itself, product_and_sum
 from effvit.deploy.metadata import FileMetadata
 from effvit.errors import ConfigError, ExportError, WeightsError
+from effvit.silence import silence
 
 EXTRA = "executorch"
 _aten = torch.ops.aten

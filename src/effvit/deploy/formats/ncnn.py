@@ -16,10 +16,11 @@ from torch import Tensor, nn
 
 from effvit.deploy.formats.base import ExportedModel, FileFormat, WriteOptions, import_optional
 from effvit.deploy.formats.program import to_program
-from effvit.deploy.formats.tracing import Replacements, itself, product_and_sum, silence, trace
+from effvit.deploy.formats.tracing import Replacements, itself, product_and_sum, trace
 from effvit.deploy.metadata import FileMetadata
 from effvit.errors import ExportError, RunError, WeightsError
 from effvit.files import read_json, write_json
+from effvit.silence import silence
 
 EXTRA = "ncnn"
 GRAPH = "model.param"

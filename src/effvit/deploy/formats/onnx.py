@@ -12,9 +12,10 @@ import torch
 from torch import Tensor, nn
 
 from effvit.deploy.formats.base import ExportedModel, FileFormat, WriteOptions
-from effvit.deploy.formats.program import INPUT_NAME, OUTPUT_NAME, dynamic_shapes, quiet, root_cause, to_program
+from effvit.deploy.formats.program import INPUT_NAME, OUTPUT_NAME, dynamic_shapes, root_cause, to_program
 from effvit.deploy.metadata import FileMetadata
 from effvit.errors import ExportError, WeightsError, first_line
+from effvit.silence import quiet
 
 _PICTURE_TYPES = {"tensor(float)": False, "tensor(uint8)": True}
 """Type of a file's input -> whether it takes pixels."""

@@ -14,10 +14,11 @@ from torch import Tensor, nn
 from torch.export import ExportedProgram
 
 from effvit.deploy.formats.base import ExportedModel, FileFormat, WriteOptions, import_optional
-from effvit.deploy.formats.program import INPUT_NAME, OUTPUT_NAME, quiet, to_program
+from effvit.deploy.formats.program import INPUT_NAME, OUTPUT_NAME, to_program
 from effvit.deploy.metadata import FileMetadata
 from effvit.errors import ConfigError, ExportError, RunError, WeightsError, first_line
 from effvit.files import read_json, write_json
+from effvit.silence import quiet
 
 EXTRA = "openvino"
 GRAPH = "model.xml"

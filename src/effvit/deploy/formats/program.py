@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import io
 import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager, redirect_stderr, redirect_stdout
 
 import torch
 from torch import Tensor, nn
@@ -14,6 +11,7 @@ from torch.export import Dim, ExportedProgram
 from effvit.deploy.formats.base import WriteOptions
 from effvit.deploy.pixels import in_half
 from effvit.errors import ExportError, first_line
+from effvit.silence import quiet
 
 INPUT_NAME = "images"
 OUTPUT_NAME = "logits"
@@ -48,13 +46,6 @@ def to_program(model: nn.Module, example: Tensor, options: WriteOptions) -> Expo
         else:
             reason = f"as a graph: {root_cause(error)}"
         raise ExportError(f"{type(model).__name__} cannot be exported {reason}") from error
-
-
-@contextmanager
-def quiet() -> Iterator[None]:
-    """Keep what exporters print off the terminal: on a failure they write whole programs to stderr."""
-    with redirect_stdout(io.StringIO()), redirect_stderr(io.StringIO()):
-        yield
 
 
 def root_cause(error: BaseException) -> str:

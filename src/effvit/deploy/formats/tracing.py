@@ -2,19 +2,13 @@
 
 from __future__ import annotations
 
-import os
-import sys
 import warnings
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
-from pathlib import Path
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
 from torch.export import ExportedProgram
-
-from effvit.deploy.formats.program import quiet
 
 Replacements = Mapping[Callable[..., Any], Callable[..., Any]]
 """Operator of the graph -> what says the same in operators that the converter knows."""
@@ -106,25 +100,3 @@ class _Call(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         return self._run(images)
-
-
-@contextmanager
-def silence() -> Iterator[None]:
-    """Keep the terminal free of what converters and runtimes say, in C++ and in loggers made before, and of warnings.
-
-    The whole process is silent for as long; so only around calls into them. What went wrong comes as an
-    exception or a return code.
-    """
-    sys.stdout.flush()
-    sys.stderr.flush()
-    kept = [os.dup(number) for number in (1, 2)]
-    try:
-        with Path(os.devnull).open("w") as nowhere, warnings.catch_warnings(), quiet():
-            warnings.simplefilter("ignore")
-            for number in (1, 2):
-                os.dup2(nowhere.fileno(), number)
-            yield
-    finally:
-        for number, copy in zip((1, 2), kept, strict=True):
-            os.dup2(copy, number)
-            os.close(copy)

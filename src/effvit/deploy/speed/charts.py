@@ -2,38 +2,23 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from effvit.deploy.speed.records import Row, Shares
-from effvit.deploy.speed.shares import CLASSES
 from effvit.deploy.speed.sources import TIMM_PREFIX
+from effvit.figures import OURS, SERIES, THEIRS, plain_log_ticks
+from effvit.figures import panels as new_panels
 from effvit.model.variants import VARIANTS
+from effvit.operators import CLASS_COLOURS, CLASSES, ELEMENTWISE
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
     from matplotlib.transforms import Bbox
 
-OURS = "#c23b22"
-THEIRS = "#44546a"
-_SERIES = ("#c23b22", "#2f6690", "#d99a2b", "#5b8e55", "#7a5195", "#44546a", "#9c6644", "#3d9a9a")
 _LABEL_PLACES = ((4, 3), (4, -8), (-4, 3), (-4, -8), (4, 11), (4, -16), (-4, 11), (-4, -16))
 """Points right and up of a mark where its label may stand; the first that is free is taken."""
-_CLASS_COLOURS = dict(zip(CLASSES, ("#2f6690", "#d99a2b", "#5b8e55", "#7a5195", "#9c6644", "#b8b8b8"), strict=True))
-
-
-def as_svg(figure: Figure) -> str:
-    """The figure as an `<svg>` element: texts stay texts, so that they can be searched and the page stays small."""
-    import matplotlib
-
-    buffer = io.StringIO()
-    # A fixed salt and no date: the same record gives the same page.
-    with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": "effvit"}):
-        figure.savefig(buffer, format="svg", metadata=dict.fromkeys(("Date", "Creator", "Format", "Type")))
-    text = buffer.getvalue()
-    return text[text.index("<svg") :]
 
 
 def accuracy_against_speed(rows: Sequence[Row]) -> Figure:
@@ -43,7 +28,7 @@ def accuracy_against_speed(rows: Sequence[Row]) -> Figure:
         rows: Of one runtime and precision, all with `top1`.
     """
     sizes = sorted({row.batch_size for row in rows})
-    figure, panels = _panels(len(sizes), width=6.0, height=4.6)
+    figure, panels = new_panels(len(sizes), width=6.0, height=4.6)
     for panel, size in zip(panels, sizes, strict=True):
         shown = [row for row in rows if row.batch_size == size]
         points = [(row.images_per_second, row.top1 or 0.0) for row in shown]
@@ -60,7 +45,7 @@ def accuracy_against_speed(rows: Sequence[Row]) -> Figure:
                 zorder=2,
             )
         panel.set_xscale("log")
-        _plain_log_ticks(panel)
+        plain_log_ticks(panel)
         panel.set_title(f"batch {size}", fontsize=10)
         panel.set_xlabel("images per second")
         panel.set_ylabel("ImageNet-1k top-1, %, as published")
@@ -115,23 +100,21 @@ def dots(rows: Sequence[Row], series: Callable[[Row], str], *, label: str) -> Fi
     """
     models = list(dict.fromkeys(row.model for row in rows))
     names = list(dict.fromkeys(series(row) for row in rows))
-    figure, (panel,) = _panels(1, width=8.6, height=1.3 + 0.27 * len(models))
+    figure, (panel,) = new_panels(1, width=8.6, height=1.3 + 0.27 * len(models))
     for row in rows:
         y = models.index(row.model)
         middle, low, high = (
             value / row.batch_size
             for value in (row.timing.latency_ms, row.timing.latency_ms_p25, row.timing.latency_ms_p75)
         )
-        colour = _SERIES[names.index(series(row)) % len(_SERIES)]
+        colour = SERIES[names.index(series(row)) % len(SERIES)]
         panel.plot([low, high], [y, y], color=colour, linewidth=2.5, alpha=0.35, solid_capstyle="butt")
         panel.plot([middle], [y], marker="o", markersize=5.5, color=colour, linestyle="none")
     for index, name in enumerate(names):
-        panel.plot(
-            [], [], marker="o", markersize=5.5, color=_SERIES[index % len(_SERIES)], linestyle="none", label=name
-        )
+        panel.plot([], [], marker="o", markersize=5.5, color=SERIES[index % len(SERIES)], linestyle="none", label=name)
     panel.legend(title=label, fontsize=8, title_fontsize=8, frameon=False, loc="upper left", bbox_to_anchor=(1.0, 1.0))
     panel.set_xscale("log")
-    _plain_log_ticks(panel)
+    plain_log_ticks(panel)
     _model_axis(panel, models)
     panel.set_xlabel("milliseconds per picture")
     return figure
@@ -140,13 +123,21 @@ def dots(rows: Sequence[Row], series: Callable[[Row], str], *, label: str) -> Fi
 def breakdown(shares: Sequence[Shares]) -> Figure:
     """Where the time goes: a stacked bar per row."""
     labels = [f"{short_name(s.model)}  {s.runtime}, {s.precision}, batch {s.batch_size}" for s in shares]
-    figure, (panel,) = _panels(1, width=9.2, height=1.3 + 0.3 * len(shares))
+    figure, (panel,) = new_panels(1, width=9.2, height=1.3 + 0.3 * len(shares))
     starts = [0.0] * len(shares)
-    for kind in CLASSES:
+    # Older records know other classes; none of their time is left out.
+    for kind in dict.fromkeys([*CLASSES, *(name for s in shares for name in s.shares)]):
         values = [100 * s.shares.get(kind, 0.0) for s in shares]
         if not any(values):
             continue
-        bars = panel.barh(range(len(shares)), values, left=starts, color=_CLASS_COLOURS[kind], label=kind, height=0.7)
+        bars = panel.barh(
+            range(len(shares)),
+            values,
+            left=starts,
+            color=CLASS_COLOURS.get(kind, CLASS_COLOURS[ELEMENTWISE]),
+            label=kind,
+            height=0.7,
+        )
         texts = [f"{value:.0f}" if value >= 4 else "" for value in values]
         panel.bar_label(bars, labels=texts, label_type="center", fontsize=7, color="white")
         starts = [start + value for start, value in zip(starts, values, strict=True)]
@@ -172,30 +163,9 @@ def short_name(model: str) -> str:
     return name + at + form
 
 
-def _panels(count: int, *, width: float, height: float) -> tuple[Figure, Sequence[Axes]]:
-    from matplotlib.figure import Figure  # slow to import; the object, as pyplot would keep global state
-
-    figure = Figure(figsize=(width * count, height), layout="constrained")
-    panels: Sequence[Axes] = figure.subplots(1, count, squeeze=False)[0]
-    for panel in panels:
-        panel.spines[["top", "right"]].set_visible(False)
-        panel.grid(color="#e6e6e6", linewidth=0.6)
-        panel.set_axisbelow(True)
-    return figure, panels
-
-
 def _model_axis(panel: Axes, models: Sequence[str]) -> None:
     panel.set_yticks(range(len(models)), [short_name(model) for model in models], fontsize=8)
     for text, model in zip(panel.get_yticklabels(), models, strict=True):
         text.set_color(OURS if is_ours(model) else "black")
     panel.invert_yaxis()
     panel.margins(y=0.6 / max(1, len(models)))
-
-
-def _plain_log_ticks(panel: Axes) -> None:
-    """1, 1.5, 2, 3, 5, 7, 10 ... as plain numbers instead of powers."""
-    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
-
-    panel.xaxis.set_major_locator(LogLocator(subs=(1.0, 1.5, 2.0, 3.0, 5.0, 7.0)))
-    panel.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,g}"))
-    panel.xaxis.set_minor_formatter(NullFormatter())

@@ -16,7 +16,7 @@ from torch import Tensor
 import effvit
 from effvit.deploy.export import export
 from effvit.deploy.formats.base import FileFormat, Precision
-from effvit.deploy.formats.program import INPUT_NAME, OUTPUT_NAME, quiet
+from effvit.deploy.formats.program import INPUT_NAME, OUTPUT_NAME
 from effvit.deploy.formats.table import FORMATS
 from effvit.deploy.runtimes import OnnxModel
 from effvit.deploy.speed.forms import Form, Prepared, deploy_text, reparameterized
@@ -27,6 +27,7 @@ from effvit.files import atomic_path
 from effvit.model.checkpoints import WeightsInfo
 from effvit.model.network import EfficientViT
 from effvit.preprocessing import Preprocessing
+from effvit.silence import quiet
 
 FILE_RUNTIMES: dict[str, str] = {"onnxruntime" if name == "onnx" else name: name for name in FORMATS}
 """Name of a runtime that takes files -> the format it takes."""

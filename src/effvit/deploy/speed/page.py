@@ -7,11 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from effvit.deploy.speed.charts import accuracy_against_speed, as_svg, breakdown, dots, is_ours
+from effvit.deploy.speed.charts import accuracy_against_speed, breakdown, dots, is_ours
 from effvit.deploy.speed.page_template import TEMPLATE
 from effvit.deploy.speed.published_accuracy import published_accuracy
 from effvit.deploy.speed.records import CONTROL, Record, Row
 from effvit.deploy.speed.report import conditions, markdown_table, missing_text, save_plot, spread_text
+from effvit.figures import as_svg
 from effvit.files import write_json, write_text
 
 _MIN_POINTS = 3

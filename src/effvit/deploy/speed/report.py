@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from effvit.deploy.speed.compare import Comparison
 from effvit.deploy.speed.records import Missing, Protocol, Record, Row
+from effvit.environment import machine
 from effvit.files import atomic_path
 from effvit.timing import Spread
 
@@ -84,17 +84,6 @@ def _how(protocol: Protocol) -> str:
             " warm-up, one model after the other"
         )
     return f"medians of {protocol.rounds} interleaved rounds of about {protocol.min_round_seconds:g} s"
-
-
-def machine(environment: Mapping[str, Any]) -> str:
-    """Processor, system, torch and commit, in one line."""
-    commit = environment["commit"]
-    if commit is not None:
-        commit = commit[:10] + ("" if environment["commit_is_exact"] else " with changes")
-    return (
-        f"{environment['cpu']} ({environment['cores_usable']} cores), {environment['os']},"
-        f" torch {environment['versions']['torch']}, commit {commit or 'unknown'}"
-    )
 
 
 def save_plot(record: Record, path: Path | str) -> None:

@@ -7,7 +7,6 @@ something is.
 from __future__ import annotations
 
 import json
-import re
 import tempfile
 from collections import defaultdict
 from collections.abc import Callable, Iterable
@@ -16,41 +15,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from effvit.deploy.formats.tracing import silence
-
-PRODUCTS = "products: convolution, matrix"
-MOVEMENT = "moving data"
-ELEMENTWISE = "element-wise, norms"
-SOFTMAX = "softmax"
-QUANTIZING = "to and from int8"
-OTHER = "other"
-CLASSES = (PRODUCTS, MOVEMENT, ELEMENTWISE, SOFTMAX, QUANTIZING, OTHER)
-"""Classes of operators, in the order of charts."""
-
-# Names of torch (aten, mkldnn) and of ONNX (with ONNX Runtime's own), in lower case; the first that fits counts.
-_PATTERNS: tuple[tuple[str, str], ...] = (
-    (SOFTMAX, r"_?(log_?)?softmax"),
-    (QUANTIZING, r"(dynamic)?(de)?quantizelinear|cast"),
-    (PRODUCTS, r".*conv.*|.*matmul.*|.*gemm.*|(ba)?addmm|b?mm|_?linear.*|.*attention.*|.*_pointwise"),
-    (
-        MOVEMENT,
-        r"copy_?|cat|concat|clone|contiguous|transpose|permute|reshape|view|_?unsafe_view|as_strided|split.*|chunk|slice"
-        r"|select|index.*|gather.*|pad|constant_pad_nd|fill_|empty.*|narrow|expand|roll|stack|flatten|resize_|_?to(_copy)?"
-        r"|reorder(input|output)|squeeze|unsqueeze|identity|shape|constantofshape|tile|zeros.*|unbind|t|depthtospace",
-    ),
-    (
-        ELEMENTWISE,
-        r"add_?|sub_?|mul_?|div_?|relu_?|hardtanh_?|clamp.*|clip|sigmoid_?|gelu|silu_?|hardswish_?|hardsigmoid_?|exp|sqrt"
-        r"|erf|tanh|pow|neg|where|leaky_relu_?|(quick)?gelu|.*batch_norm.*|.*layer_?norm.*|.*group_norm.*|qlinear(add|mul)"
-        r"|qlinearsigmoid|min|max|batchnormalization|layernormalization|lerp|fused.*|bias.*",
-    ),
-)
-
-
-def class_of(operator: str) -> str:
-    """The class of an operator of torch (`aten::add_`) or of ONNX (`FusedConv`)."""
-    name = operator.rpartition("::")[2].lower()
-    return next((kind for kind, pattern in _PATTERNS if re.fullmatch(pattern, name)), OTHER)
+from effvit.operators import CLASSES, class_of
+from effvit.silence import silence
 
 
 def torch_shares(call: Callable[[], object], device: torch.device, *, repeats: int = 10) -> dict[str, float]:

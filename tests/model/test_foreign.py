@@ -13,9 +13,9 @@ from helpers import randomise
 
 from effvit.cli.published import describe, open_published
 from effvit.errors import ConfigError, WeightsError
+from effvit.model.foreign import fill_from_file, timm_network
 from effvit.preprocessing import Preprocessing
 from effvit.train.distillation_config import Distillation
-from effvit.train.foreign import fill_from_file, timm_network
 from effvit.train.teachers import open_teacher
 
 NAME = "resnet10t"

@@ -1,0 +1,56 @@
+"""The look of all charts, and how one gets into an HTML page."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+OURS = "#c23b22"
+THEIRS = "#44546a"
+SERIES = ("#c23b22", "#2f6690", "#d99a2b", "#5b8e55", "#7a5195", "#44546a", "#9c6644", "#3d9a9a")
+"""Colours of lines and dots that stand for different things, in order."""
+
+
+def panels(count: int, *, width: float, height: float) -> tuple[Figure, Sequence[Axes]]:
+    """A figure with panels side by side, in the look of all charts here.
+
+    Args:
+        count: Panels.
+        width: Of one panel, in inches.
+        height: Of the figure, in inches.
+    """
+    from matplotlib.figure import Figure  # slow to import; the object, as pyplot would keep global state
+
+    figure = Figure(figsize=(width * count, height), layout="constrained")
+    axes: Sequence[Axes] = figure.subplots(1, count, squeeze=False)[0]
+    for panel in axes:
+        panel.spines[["top", "right"]].set_visible(False)
+        panel.grid(color="#e6e6e6", linewidth=0.6)
+        panel.set_axisbelow(True)
+    return figure, axes
+
+
+def as_svg(figure: Figure) -> str:
+    """The figure as an `<svg>` element: texts stay texts, so that they can be searched and the page stays small."""
+    import matplotlib
+
+    buffer = io.StringIO()
+    # A fixed salt and no date: the same record gives the same page.
+    with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": "effvit"}):
+        figure.savefig(buffer, format="svg", metadata=dict.fromkeys(("Date", "Creator", "Format", "Type")))
+    text = buffer.getvalue()
+    return text[text.index("<svg") :]
+
+
+def plain_log_ticks(panel: Axes) -> None:
+    """Label a logarithmic x axis with 1, 1.5, 2, 3, 5, 7, 10 ... as plain numbers instead of powers."""
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+
+    panel.xaxis.set_major_locator(LogLocator(subs=(1.0, 1.5, 2.0, 3.0, 5.0, 7.0)))
+    panel.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,g}"))
+    panel.xaxis.set_minor_formatter(NullFormatter())
