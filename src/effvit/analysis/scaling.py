@@ -1,0 +1,289 @@
+"""Networks of equal speed: the width at which a network runs as fast as it should, found by measuring.
+
+MACs and parameters do not tell speed, so accuracies can only be compared between networks that were brought to the same
+measured throughput (Sec. 2.1 and Table 6 of the paper do so and do not say how). Here each candidate takes turns
+with the baseline and is judged by the ratio of the two, round by round: what disturbs the machine disturbs both.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+from torch import nn
+
+from effvit.device import find_device
+from effvit.errors import ConfigError
+from effvit.timing import Spread, Timing, measure, num_threads, spread, synchronizer
+
+CONTROL = "control"
+"""Label under which the baseline takes part a second time: its ratio to itself shows the noise."""
+MAX_CONFIRMATIONS = 8
+"""Widths that are measured at length before a search is given up."""
+_USUAL_POWER = 1.5
+"""How fast speed falls with width before two widths are known: between 1, element-wise work, and 2, products."""
+_LEAST_POWER = 0.1
+"""The least that is believed: noise between two near widths can make it anything."""
+_BASELINE = "\0baseline"
+"""The baseline's place among the calls; no label is like it."""
+
+RelativeSpeed = Callable[[nn.Module, nn.Module, int], Spread]
+"""(network, baseline, rounds) -> how many times as fast as the baseline it is, median and quartiles of the rounds."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SpeedMeter:
+    """Measures networks in turns with a baseline: a `RelativeSpeed`.
+
+    On the CPU with one thread it reads the clock of the processor time, which stands still while somebody else has the
+    core; else, where several threads or a device do the work, wall time. Networks are put into eval mode.
+    """
+
+    input_size: tuple[int, int, int]
+    """Channels, height and width of a picture."""
+    batch_size: int = 16
+    """Pictures per call."""
+    device: str = "cpu"
+    """Where it is measured."""
+    num_threads: int = 1
+    """Threads within an operator, on the CPU."""
+    prepare: Callable[[nn.Module], nn.Module] | None = None
+    """Makes the form that is timed from a network; None for the network as it is, in eval mode."""
+    round_seconds: float = 0.05
+    """About how long a sample is: short, so that a pair of samples sees the same machine."""
+    warmup_seconds: float = 0.2
+    """Time each network runs first."""
+
+    @property
+    def clock(self) -> str:
+        """Which time is compared: `processor` or `wall`."""
+        return "processor" if torch.device(self.device).type == "cpu" and self.num_threads == 1 else "wall"
+
+    def __call__(self, network: nn.Module, baseline: nn.Module, rounds: int) -> Spread:
+        """How many times as fast as the baseline the network is."""
+        return self._ratios({"network": network}, baseline, rounds)["network"]
+
+    def together(self, networks: Mapping[str, nn.Module], baseline: nn.Module, rounds: int) -> dict[str, Spread]:
+        """How many times as fast as the baseline each network is, all in the same rounds, and the control.
+
+        Raises:
+            ConfigError: If a network is called like the control.
+        """
+        if CONTROL in networks:
+            raise ConfigError(f"no network may be called {CONTROL!r}: the baseline measured again is")
+        return self._ratios({**networks, CONTROL: baseline}, baseline, rounds)
+
+    def _ratios(self, networks: Mapping[str, nn.Module], baseline: nn.Module, rounds: int) -> dict[str, Spread]:
+        device = find_device(self.device)
+        images = torch.randn(self.batch_size, *self.input_size, generator=torch.Generator().manual_seed(0)).to(device)
+
+        def call_of(network: nn.Module) -> Callable[[], object]:
+            form = network.eval() if self.prepare is None else self.prepare(network.eval())
+            form = form.to(device)
+            return lambda: form(images)
+
+        calls = {label: call_of(network) for label, network in {**networks, _BASELINE: baseline}.items()}
+        with num_threads(self.num_threads), torch.inference_mode():
+            timings = measure(
+                calls,
+                rounds=rounds,
+                min_round_seconds=self.round_seconds,
+                warmup_seconds=self.warmup_seconds,
+                synchronize=synchronizer(device),
+            )
+        baseline_times = self._times(timings[_BASELINE])
+        return {
+            label: spread([b / a for a, b in zip(self._times(timings[label]), baseline_times, strict=True)])
+            for label in networks
+        }
+
+    def _times(self, timing: Timing) -> tuple[float, ...]:
+        return timing.cpu_samples_ms if self.clock == "processor" else timing.samples_ms
+
+
+@dataclass(frozen=True, kw_only=True)
+class Trial:
+    """One width, measured."""
+
+    width: int
+    """What was given to `make`."""
+    speed: Spread
+    """How many times as fast as the baseline."""
+    rounds: int
+    """In how many rounds."""
+
+    @property
+    def error(self) -> float:
+        """Standard error of the median, estimated from the quartiles as for a normal distribution."""
+        return 1.2533 * (self.speed.p75 - self.speed.p25) / 1.349 / math.sqrt(self.rounds)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Match:
+    """The width at which a network has its speed, and how it was found."""
+
+    width: int
+    """The width."""
+    target: float
+    """How many times as fast as the baseline it should be."""
+    confirmed: Trial
+    """Its last, longest measurement."""
+    trials: tuple[Trial, ...]
+    """Everything measured, in order; a width measured at length stands there twice."""
+
+    @property
+    def achieved(self) -> float:
+        """Measured speed over target: 1 for an exact match."""
+        return self.confirmed.speed.median / self.target
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values for JSON."""
+
+        def plain(trial: Trial) -> dict[str, Any]:
+            return {**asdict(trial), "speed": trial.speed._asdict(), "error": trial.error}
+
+        return {
+            "width": self.width,
+            "target": self.target,
+            "achieved": self.achieved,
+            "confirmed": plain(self.confirmed),
+            "trials": [plain(trial) for trial in self.trials],
+        }
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Match:
+        """Read what `to_dict` wrote."""
+
+        def trial(entry: Mapping[str, Any]) -> Trial:
+            return Trial(width=entry["width"], speed=Spread(**entry["speed"]), rounds=entry["rounds"])
+
+        return cls(
+            width=values["width"],
+            target=values["target"],
+            confirmed=trial(values["confirmed"]),
+            trials=tuple(map(trial, values["trials"])),
+        )
+
+
+def match_speed(
+    make: Callable[[int], nn.Module],
+    widths: Sequence[int],
+    baseline: nn.Module,
+    *,
+    measure: RelativeSpeed,
+    speed: float = 1.0,
+    tolerance: float = 0.03,
+    start: int | None = None,
+    rounds: int = 7,
+    confirm_rounds: int = 31,
+    label: str = "the network",
+    on_trial: Callable[[Trial], None] | None = None,
+) -> Match:
+    """Find the width at which a network is `speed` times as fast as a baseline.
+
+    The bracket around the target is narrowed in few rounds each; the best width and, if need be, its neighbours are
+    then measured at length, until one is within half the tolerance. Time need not rise steadily
+    with width (processors like some multiples), so a neighbour can be better than what the search ends on.
+
+    Args:
+        make: The network of a width.
+        widths: What may be tried; any order.
+        baseline: What the speed is relative to.
+        measure: How two networks are compared, usually a `SpeedMeter`.
+        speed: How many times as fast as the baseline; 1 for equally fast.
+        tolerance: Largest allowed share by which the confirmed speed misses the target.
+        start: The width to try first; None for the middle.
+        rounds: Of each trial in the search.
+        confirm_rounds: Of each measurement in the end.
+        label: What the network is called in an error.
+        on_trial: Told of each measurement.
+
+    Returns:
+        The width whose confirmed speed is nearest to the target.
+
+    Raises:
+        ConfigError: If a number is not allowed, or no width has the speed, naming the nearest.
+    """
+    widths = sorted(set(widths))
+    _check(widths, speed, tolerance, rounds, confirm_rounds)
+    trials: list[Trial] = []
+
+    def excess_of(index: int, rounds: int) -> float:
+        """Measure a width: the logarithm of its speed over the target, above 0 where it is too fast."""
+        trial = Trial(width=widths[index], speed=measure(make(widths[index]), baseline, rounds), rounds=rounds)
+        trials.append(trial)
+        if on_trial is not None:
+            on_trial(trial)
+        return math.log(trial.speed.median / speed)
+
+    tried: dict[int, float] = {}
+    index = len(widths) // 2 if start is None else min(range(len(widths)), key=lambda i: abs(widths[i] - start))
+    while index not in tried:
+        tried[index] = excess_of(index, rounds)
+        if abs(tried[index]) <= tolerance / 4:
+            break
+        index = _next(index, tried, tried, widths)
+    confirmed: dict[int, float] = {}
+    index = min(tried, key=lambda i: abs(tried[i]))
+    while index not in confirmed and len(confirmed) < MAX_CONFIRMATIONS:
+        confirmed[index] = excess_of(index, confirm_rounds)
+        if abs(confirmed[index]) <= tolerance / 2:
+            break
+        index = _next(index, confirmed, {**tried, **confirmed}, widths)
+    best = min(confirmed, key=lambda i: abs(confirmed[i]))
+    found = next(trial for trial in reversed(trials) if trial.width == widths[best] and trial.rounds == confirm_rounds)
+    if abs(found.speed.median / speed - 1) > tolerance:
+        raise ConfigError(f"{label}: {_no_match(trials, best, widths, speed, tolerance)}")
+    return Match(width=widths[best], target=speed, confirmed=found, trials=tuple(trials))
+
+
+def _check(widths: Sequence[int], speed: float, tolerance: float, rounds: int, confirm_rounds: int) -> None:
+    faults = [] if widths else ["no widths to try"]
+    if widths and widths[0] < 1:
+        faults.append(f"widths must be positive, got {widths[0]}")
+    if not 0 < speed < math.inf:
+        faults.append(f"speed must be above 0, got {speed}")
+    if not 0 < tolerance < 1:
+        faults.append(f"tolerance must be above 0 and below 1, got {tolerance}")
+    if min(rounds, confirm_rounds) < 1:
+        faults.append(f"rounds must be at least 1, got {rounds} and {confirm_rounds}")
+    if faults:
+        raise ConfigError("match_speed: " + "; ".join(faults))
+
+
+def _next(index: int, values: Mapping[int, float], known: Mapping[int, float], widths: Sequence[int]) -> int:
+    """The width to measure after `index`, or one that was measured already: then there is nothing left to try.
+
+    Speed falls about as a power of the width. The power is taken from what is known, and the next width is where it
+    meets the target, inside the bracket of the `values` on both sides of it.
+    """
+    low = max((i for i, excess in values.items() if excess > 0), default=-1)  # the widest that is fast enough
+    high = min((i for i, excess in values.items() if excess <= 0), default=len(widths))  # the narrowest that is not
+    if high - low <= 1:
+        return index
+    first, last = min(known), max(known)
+    power = _USUAL_POWER
+    if first != last:
+        power = max((known[first] - known[last]) / math.log(widths[last] / widths[first]), _LEAST_POWER)
+    wanted = widths[index] * math.exp(min(values[index] / power, 30.0))
+    nearest = min(range(low + 1, high), key=lambda i: abs(widths[i] - wanted))
+    if low >= 0 and high < len(widths) and min(nearest - low, high - nearest) < (high - low) // 4:
+        return (low + high) // 2  # the power misleads: an end of the bracket would creep
+    return nearest
+
+
+def _no_match(trials: Sequence[Trial], best: int, widths: Sequence[int], speed: float, tolerance: float) -> str:
+    """Why there is no match, with the speeds nearest to it."""
+    last = {trial.width: trial.speed.median for trial in trials}
+    wanted = f"{speed:.3g} times the baseline's speed"
+    here = f"{last[widths[best]]:.3g}x"
+    if best == 0 and last[widths[0]] < speed:
+        return f"cannot reach {wanted}: the narrowest that may be tried, width {widths[0]}, has {here}"
+    if best == len(widths) - 1 and last[widths[-1]] > speed:
+        return f"cannot be as slow as {wanted}: the widest that may be tried, width {widths[-1]}, has {here}"
+    near = sorted(sorted(last, key=lambda width: abs(math.log(last[width] / speed)))[:3])
+    shown = ", ".join(f"{width} ({last[width]:.3g}x)" for width in near)
+    return f"no width has {wanted} within {100 * tolerance:.3g} %; nearest: {shown}; allow more or finer widths"
