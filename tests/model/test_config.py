@@ -22,7 +22,7 @@ def test_json_round_trip(name: str) -> None:
 
 @given(
     widths=st.lists(st.sampled_from([24, 48, 96]), min_size=1, max_size=4),
-    heads=st.sampled_from([1, 2, 3]),
+    heads=st.sampled_from([0, 1, 2, 3]),
     mixer=st.sampled_from(["cascaded", "grouped", "mhsa"]),
     layout=st.sampled_from(["sandwich", "swin"]),
     num_ffns=st.integers(1, 3),
@@ -83,6 +83,16 @@ def test_faults(change: dict[str, object], fault: str) -> None:
         ({"key_dim": 0}, "key_dim must be positive, got 0"),
         ({"mixer": "linear"}, "mixer must be one of cascaded, grouped, mhsa, got 'linear'"),
         ({"ffn_dims_after": [0]}, "ffn_dims_after must be positive, got 0"),
+        ({"num_heads": -1}, "num_heads must be positive, got -1"),
+        (
+            {"num_heads": 0},
+            r"block 0: a block without heads has value_dim 0 and no query_kernels, got 16 and \(5, 5, 5",
+        ),
+        ({"num_heads": 0, "value_dim": 0}, r"no query_kernels, got 0 and \(5, 5, 5, 5\)"),
+        (
+            {"num_heads": 0, "value_dim": 0, "query_kernels": [], "ffn_dims_before": [], "ffn_dims_after": []},
+            "a block without heads needs a feed-forward layer, got none",
+        ),
     ],
 )
 def test_faults_of_a_block(change: dict[str, object], fault: str) -> None:

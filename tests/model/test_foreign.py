@@ -11,9 +11,10 @@ import torch
 import torchvision
 from helpers import randomise
 
-from effvit.cli.published import describe, open_published
+from effvit.cli.published import describe
 from effvit.errors import ConfigError, WeightsError
 from effvit.model.foreign import fill_from_file, timm_network
+from effvit.model.published import open_published
 from effvit.preprocessing import Preprocessing
 from effvit.train.distillation_config import Distillation
 from effvit.train.teachers import open_teacher

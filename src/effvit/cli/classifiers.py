@@ -61,8 +61,8 @@ def open_classifier(
         WeightsError: If it cannot be read, or does not name its classes.
         ConfigError: If the device is not there, or an argument does not belong to this kind of source.
     """
-    from effvit.cli.published import is_published
     from effvit.deploy.runtimes import is_exported
+    from effvit.model.published import is_published
 
     if is_exported(source):
         if weights is not None:
@@ -76,8 +76,9 @@ def open_classifier(
 
 
 def _open_ours(source: str, device: str, image_size: tuple[int, int] | None, weights: str | None) -> Classifier:
-    from effvit.cli.published import NUM_IMAGENET_CLASSES, Description, imagenet_description
+    from effvit.cli.published import Description, imagenet_description
     from effvit.device import find_device
+    from effvit.model.published import NUM_IMAGENET_CLASSES
     from effvit.train.evaluate import network_predictor
 
     where = find_device(device)
@@ -99,8 +100,9 @@ def _open_ours(source: str, device: str, image_size: tuple[int, int] | None, wei
 
 
 def _open_published(source: str, device: str, image_size: tuple[int, int] | None, weights: str | None) -> Classifier:
-    from effvit.cli.published import describe, open_published
+    from effvit.cli.published import describe
     from effvit.device import find_device
+    from effvit.model.published import open_published
     from effvit.train.evaluate import network_predictor
 
     where = find_device(device)
@@ -152,8 +154,9 @@ def _open_exported(source: str, device: str, image_size: tuple[int, int] | None,
 
 
 def _described_like(like: str) -> Description:
-    from effvit.cli.published import Description, describe, is_published
+    from effvit.cli.published import Description, describe
     from effvit.model.factory import find_weights
+    from effvit.model.published import is_published
 
     if is_published(like):
         return describe(like)

@@ -9,7 +9,6 @@ from typing import Any
 
 import torch
 
-from effvit.cli.published import NUM_IMAGENET_CLASSES
 from effvit.data.datasets import PictureData, find_data
 from effvit.device import find_device
 from effvit.errors import ConfigError
@@ -17,6 +16,7 @@ from effvit.files import sha256
 from effvit.model.checkpoints import WeightsFile
 from effvit.model.factory import create_model, find_weights
 from effvit.model.network import EfficientViT
+from effvit.model.published import NUM_IMAGENET_CLASSES
 from effvit.preprocessing import Preprocessing
 from effvit.train.config import TrainConfig, replace_fields
 from effvit.train.distributed import local_device, on_main

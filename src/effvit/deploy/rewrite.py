@@ -28,7 +28,7 @@ from effvit.deploy.network import DeployedEfficientViT, Layout
 from effvit.errors import ConfigError
 from effvit.model.attention import CascadedGroupAttention, WindowAttention
 from effvit.model.config import PATCH_SIZE, EfficientViTConfig
-from effvit.model.layers import ConvNorm, FeedForwardUnit, NormLinear, PatchMerging
+from effvit.model.layers import ConvNorm, FeedForwardUnit, NormLinear, PatchMerging, Residual
 from effvit.model.network import Block, EfficientViT, Subsample
 
 MAX_DENSE_TOKENS = 64
@@ -75,7 +75,7 @@ def _can_deploy(model: EfficientViT) -> bool:
     """Whether the deploy form knows all of it, and every norm has fixed statistics."""
     layers = [module for module in model.modules() if isinstance(module, ConvNorm | NormLinear)]
     blocks = (layer for stage in model.stages for layer in stage.children() if isinstance(layer, Block))
-    mixers = (_branch(block.attention).mixer for block in blocks)
+    mixers = (_branch(block.attention).mixer for block in blocks if isinstance(block.attention, Residual))
     return all(map(can_fold, layers)) and all(isinstance(mixer, CascadedGroupAttention) for mixer in mixers)
 
 
@@ -123,6 +123,8 @@ def _parts(layer: Any, layout: Layout, config: EfficientViTConfig) -> list[nn.Mo
         ends = [_feed_forward(unit, layout, config, None) for unit in (before, after)]
         return [ends[0], _merging(merge, layout, config), ends[1]]
     units, residual, after = layer.children()
+    if not isinstance(residual, Residual):  # a block without heads
+        return [_feed_forward(unit, layout, config, None) for unit in (*units, *after)]
     attention: WindowAttention = _branch(residual)
     shift = _movable_bias(list(units), attention)
     last = len(units) - 1

@@ -32,9 +32,9 @@ class BlockConfig:
     """One block: feed-forward layers, attention, feed-forward layers (Eq. 1)."""
 
     num_heads: int
-    """Attention heads."""
+    """Attention heads; 0 for a block of feed-forward layers alone (Fig. 3)."""
     value_dim: int
-    """Channels of one head's values; the paper's is stage width / num_heads."""
+    """Channels of one head's values; the paper's is stage width / num_heads; 0 without heads."""
     key_dim: int = 16
     """Channels of one head's queries, and of its keys."""
     query_kernels: tuple[int, ...] = ()
@@ -48,16 +48,28 @@ class BlockConfig:
 
     def faults(self, width: int) -> Iterator[str]:
         """What is not allowed in a stage of this width, one sentence each."""
-        yield from _not_positive(num_heads=self.num_heads, value_dim=self.value_dim, key_dim=self.key_dim)
+        yield from self._attention_faults(width)
         yield from _not_positive(
             ffn_dims_before=min(self.ffn_dims_before, default=1),
             ffn_dims_after=min(self.ffn_dims_after, default=1),
         )
+
+    def _attention_faults(self, width: int) -> Iterator[str]:
+        if self.num_heads == 0:
+            if not _is_whole(self.value_dim) or self.value_dim != 0 or self.query_kernels:
+                yield (
+                    "a block without heads has value_dim 0 and no query_kernels,"
+                    f" got {self.value_dim!r} and {self.query_kernels}"
+                )
+            if not self.ffn_dims_before and not self.ffn_dims_after:
+                yield "a block without heads needs a feed-forward layer, got none"
+        else:
+            yield from _not_positive(num_heads=self.num_heads, value_dim=self.value_dim, key_dim=self.key_dim)
         if self.mixer not in get_args(Mixer):
             yield f"mixer must be one of {', '.join(get_args(Mixer))}, got {self.mixer!r}"
         elif self.mixer != "mhsa" and self.num_heads > 0 and width % self.num_heads:
             yield f"width must be a multiple of num_heads for mixer {self.mixer!r}, got {width} and {self.num_heads}"
-        if self.query_kernels and len(self.query_kernels) != self.num_heads:
+        if self.num_heads and self.query_kernels and len(self.query_kernels) != self.num_heads:
             yield f"query_kernels must be empty or one per head, got {self.query_kernels} for {self.num_heads} heads"
         if any(kernel < 1 or kernel % 2 == 0 for kernel in self.query_kernels):
             yield f"query_kernels must be odd and positive, got {self.query_kernels}"

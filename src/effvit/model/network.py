@@ -34,10 +34,10 @@ class Stem(nn.Sequential):
 class Block(nn.Sequential):
     """Feed-forward layers, attention, feed-forward layers (Eq. 1): the sandwich.
 
-    Without layers before the attention it is a Swin block.
+    Without layers before the attention it is a Swin block; without heads the attention is an identity.
     """
 
-    attention: Residual
+    attention: Residual | nn.Identity
 
     def __init__(
         self,
@@ -59,17 +59,20 @@ class Block(nn.Sequential):
                 drop_path=drop_path,
             )
 
-        attention = WindowAttention(
-            stage.width,
-            block,
-            window=window,
-            mask_padding=config.mask_padding,
-            norm=config.norm,
-            activation=config.activation,
-        )
+        attention: nn.Module = nn.Identity()
+        if block.num_heads:
+            mixing = WindowAttention(
+                stage.width,
+                block,
+                window=window,
+                mask_padding=config.mask_padding,
+                norm=config.norm,
+                activation=config.activation,
+            )
+            attention = Residual(mixing, drop_path)
         parts = OrderedDict(
             before=nn.Sequential(*map(feed_forward, block.ffn_dims_before)),
-            attention=Residual(attention, drop_path),
+            attention=attention,
             after=nn.Sequential(*map(feed_forward, block.ffn_dims_after)),
         )
         super().__init__(parts)

@@ -19,6 +19,11 @@ from effvit.model.config import (
     SubsampleConfig,
 )
 
+TIMM_PREFIX = "timm:"
+"""What the name of a network of timm begins with, wherever one can be given."""
+TORCHVISION_PREFIX = "torchvision:"
+"""The same for torchvision."""
+
 
 def family_config(
     name: str,

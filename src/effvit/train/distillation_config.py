@@ -6,11 +6,10 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from effvit.errors import ConfigError
+from effvit.model.variants import TIMM_PREFIX
 from effvit.sections import Limit, limit_faults, read_section
 
 KINDS = ("soft", "hard")
-TIMM_PREFIX = "timm:"
-"""What the name of a network of timm begins with, wherever one can be given."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -13,8 +13,9 @@ from effvit.errors import ConfigError, EffvitError, WeightsError, first_line
 from effvit.model.factory import load
 from effvit.model.foreign import timm_network, timm_settings
 from effvit.model.hub import fetch
+from effvit.model.variants import TIMM_PREFIX
 from effvit.preprocessing import Preprocessing
-from effvit.train.distillation_config import TIMM_PREFIX, Distillation
+from effvit.train.distillation_config import Distillation
 
 
 class Teacher(nn.Module):

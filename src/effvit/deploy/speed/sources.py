@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import difflib
 from dataclasses import dataclass
 from pathlib import Path
 
-import timm
 from torch import nn
 
 from effvit.deploy.runtimes import ExportedModel, is_exported, open_file
 from effvit.errors import ConfigError, unknown_name
-from effvit.model.factory import create_model, load
-from effvit.model.network import EfficientViT
-from effvit.model.variants import VARIANTS
+from effvit.model.sources import find_model
+from effvit.model.variants import TIMM_PREFIX as PUBLISHED_PREFIX
 
 Source = str | Path | nn.Module | ExportedModel
 """A name, a folder of weights or of a run, an exported file, or a model itself."""
@@ -79,14 +76,14 @@ def find_entrant(source: Source, *, image_size: tuple[int, int] | None = None, f
             raise ConfigError(f"{Path(str(source)).name} is an exported file, which has one form only; got {form!r}")
         model = source if isinstance(source, ExportedModel) else open_file(source)
         return _of_file(model, image_size)
-    name, network, is_random = _named(source, image_size)
+    found = find_model(source, image_size=image_size)
     return Entrant(
-        label=label or name,
+        label=(label or found.label).replace(PUBLISHED_PREFIX, TIMM_PREFIX, 1),
         form=form,
-        input_size=(_channels(network), *(image_size or _own_size(network))),
-        num_params=sum(parameter.numel() for parameter in network.parameters()),
-        network=network,
-        is_random=is_random,
+        input_size=found.input_size,
+        num_params=sum(parameter.numel() for parameter in found.network.parameters()),
+        network=found.network,
+        is_random=found.is_random,
     )
 
 
@@ -107,48 +104,3 @@ def _of_file(model: ExportedModel, image_size: tuple[int, int] | None) -> Entran
         file=model.path,
         precision=model.metadata.precision,
     )
-
-
-def _named(source: str | Path | nn.Module, image_size: tuple[int, int] | None) -> tuple[str, nn.Module, bool]:
-    """A label, the model as its authors made it, and whether its weights are random."""
-    if isinstance(source, nn.Module):
-        return getattr(getattr(source, "config", None), "name", type(source).__name__), source, False
-    name = str(source)
-    if name in VARIANTS:
-        return name, create_model(name, image_size=image_size), True
-    if Path(source).is_dir():
-        return Path(source).resolve().name, load(source)[0], False
-    timm_name = name.removeprefix(TIMM_PREFIX)
-    if not timm.is_model(timm_name):
-        raise ConfigError(_unknown(name))
-    model: nn.Module = timm.create_model(timm_name)
-    resize = getattr(model, "set_input_size", None)  # only models with position tables have it and need it
-    if image_size is not None and callable(resize):
-        resize(img_size=image_size)
-    return name, model, True
-
-
-def _unknown(name: str) -> str:
-    """Say that a name is unknown: timm's thousand names are too many to list."""
-    timm_names = timm.list_models()
-    near = difflib.get_close_matches(name, list(dict.fromkeys([*VARIANTS, *timm_names])), n=3)
-    hint = f"nearest: {', '.join(near)}; " if near else ""
-    return (
-        f"unknown model {name!r}; {hint}known: {', '.join(VARIANTS)}, the {len(timm_names)} names of"
-        " timm.list_models(), weights folders, run folders and exported files"
-    )
-
-
-def _own_size(model: nn.Module) -> tuple[int, int]:
-    """Height and width the model was made for."""
-    if isinstance(model, EfficientViT):
-        return model.config.image_size
-    _, height, width = getattr(model, "pretrained_cfg", {}).get("input_size", (3, 224, 224))
-    return height, width
-
-
-def _channels(model: nn.Module) -> int:
-    if isinstance(model, EfficientViT):
-        return model.config.in_channels
-    channels: int = getattr(model, "pretrained_cfg", {}).get("input_size", (3, 224, 224))[0]
-    return channels
