@@ -1,0 +1,111 @@
+"""A report as one HTML page that needs nothing else: no scripts, no fonts, no pictures from elsewhere."""
+
+from __future__ import annotations
+
+import base64
+import io
+from typing import Any
+
+from effvit.analysis.report import Chart, Report
+from effvit.figures import as_svg
+from effvit.page_style import STYLE
+
+_TEMPLATE = (
+    """<!DOCTYPE html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<title>{{ report.title }}</title>
+<style>"""
+    + STYLE
+    + """figure img { max-width: 100%; height: auto; }
+</style>
+</head>
+<body>
+<h1>{{ report.title }}</h1>
+<p class="soft">{{ report.conditions }}</p>
+{% if report.record.command %}
+<p><code>{{ report.record.command }}</code></p>
+{% endif %}
+{% if report.findings %}
+<h2>What was found</h2>
+<ul>
+{% for finding in report.findings %}
+<li>{{ finding }}</li>
+{% endfor %}
+</ul>
+{% endif %}
+{% for chart, picture in charts %}
+<h2>{{ chart.title }}</h2>
+<figure>
+<figcaption>{{ chart.caption }}</figcaption>
+<div class="scroll">{{ picture|safe }}</div>
+</figure>
+{% endfor %}
+{% for table in report.tables %}
+<h2>{{ table.title }}</h2>
+{% if table.caption %}
+<p class="soft">{{ table.caption }}</p>
+{% endif %}
+<div class="scroll">
+<table>
+<thead><tr>
+{% for column in table.columns %}
+<th{{ ' class="text"'|safe if loop.index0 < table.num_text_columns }}>{{ column }}</th>
+{% endfor %}
+</tr></thead>
+<tbody>
+{% for row in table.rows %}
+<tr>
+{% for cell in row %}
+<td{{ ' class="text"'|safe if loop.index0 < table.num_text_columns }}>{{ cell }}</td>
+{% endfor %}
+</tr>
+{% endfor %}
+</tbody>
+</table>
+</div>
+{% endfor %}
+{% if environment %}
+<h2>Machine and software</h2>
+<dl>
+{% for key, value in environment.items() %}
+<dt>{{ key.replace("_", " ") }}</dt>
+<dd>
+{% if value is mapping %}
+{% for name, version in value.items() %}{{ name }} {{ version }}{{ "" if loop.last else ", " }}{% endfor %}
+
+{% else %}
+{{ value }}
+{% endif %}
+</dd>
+{% endfor %}
+</dl>
+{% endif %}
+</body>
+</html>
+"""
+)
+
+
+def page(report: Report) -> str:
+    """The page as HTML; its numbers are those of the record."""
+    import jinja2
+
+    environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True)
+    environment_values: dict[str, Any] = report.record.get("environment", {})
+    return environment.from_string(_TEMPLATE).render(
+        report=report,
+        charts=[(chart, _picture(chart)) for chart in report.charts],
+        environment=environment_values,
+    )
+
+
+def _picture(chart: Chart) -> str:
+    figure = chart.draw()
+    if not chart.is_picture:
+        return as_svg(figure)
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=100)
+    return f'<img alt="" src="data:image/png;base64,{base64.b64encode(buffer.getvalue()).decode()}">'
