@@ -45,7 +45,6 @@ ABLATIONS = {
     "narrow values": {"value_ratio": 0.5},
     "wide values": {"value_ratio": 2},
     "official padding": {"mask_padding": False},
-    "no attention": {"num_heads": (0, 0, 0), "num_ffns": 2},
     "attention in one stage": {"num_heads": (0, 2, 0)},
     "no attention in a swin block": {"num_heads": (2, 0, 0), "layout": "swin", "token_interaction": False},
 }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import timm
@@ -11,9 +12,10 @@ import torch.nn.functional as F
 from helpers import randomise, relative_error
 
 import effvit
-from effvit.errors import ConfigError
+from effvit.errors import ConfigError, WeightsError
 from effvit.model.checkpoints import foreign_state_dict
-from effvit.model.config import Norm
+from effvit.model.config import EfficientViTConfig, Norm
+from effvit.model.names import Style
 from effvit.model.network import Block
 from effvit.model.resizing import resize_bias_table
 
@@ -30,6 +32,50 @@ def test_a_new_block_is_the_identity(norm: Norm, training: bool) -> None:
     for block, stage in zip(blocks, (0, 1, 2, 2), strict=True):
         x = torch.randn(2, model.config.stages[stage].width, 10, 9)
         assert torch.equal(block(x), x)
+
+
+def without_attention(network: effvit.EfficientViT, stage: int, block: int) -> EfficientViTConfig:
+    """The configuration with no heads in one block."""
+    stages = list(network.config.stages)
+    blocks = list(stages[stage].blocks)
+    blocks[block] = replace(blocks[block], num_heads=0, value_dim=0, query_kernels=())
+    stages[stage] = replace(stages[stage], blocks=tuple(blocks))
+    return replace(network.config, stages=tuple(stages))
+
+
+@torch.no_grad()
+@pytest.mark.parametrize(("stage", "block"), [(0, 0), (2, 1)])
+def test_a_block_without_heads_is_the_block_with_an_attention_that_adds_nothing(stage: int, block: int) -> None:
+    model = randomise(effvit.create_model(TINY, num_classes=5, drop_path=0.1).double()).eval()
+    place = f"stages.{stage}.{block if stage == 0 else block + 1}.attention"
+    projection = model.get_submodule(f"{place}.body.mixer.project.norm")
+    smaller = effvit.create_model(without_attention(model, stage, block)).double().eval()
+    smaller.load_state_dict({name: v for name, v in model.state_dict().items() if not name.startswith(place)})
+    images = torch.randn(2, 3, 64, 96, dtype=torch.float64)
+    assert relative_error(smaller(images), model(images)) > 1e-3
+    projection.weight.zero_()
+    projection.bias.zero_()
+    assert torch.equal(smaller(images), model(images))
+
+
+def test_a_block_without_heads_is_saved_resized_and_trained_like_any(tmp_path: Path) -> None:
+    model = randomise(effvit.create_model(without_attention(effvit.create_model(TINY, num_classes=3), 2, 0)))
+    effvit.save(tmp_path, model)
+    loaded, _ = effvit.load(tmp_path)
+    images = torch.randn(2, 3, 160, 128)
+    assert loaded.config == model.config and torch.equal(loaded(images), model.eval()(images))
+    assert model.resized(image_size=96)(images).shape == (2, 3)
+    model.train()(images).square().sum().backward()
+    assert all(p.grad is not None and p.grad.abs().max() > 0 for p in model.parameters())
+    groups = model.parameter_groups(learning_rate=1.0, weight_decay=0.1, layer_decay=0.5)
+    assert sum(len(group["params"]) for group in groups) == len(list(model.parameters()))
+
+
+@pytest.mark.parametrize("style", ["official", "timm"])
+def test_other_worlds_know_no_block_without_heads(style: Style) -> None:
+    model = effvit.create_model(without_attention(effvit.create_model(TINY), 1, 0))
+    with pytest.raises(WeightsError, match="not every block is cascaded group attention with query convolutions"):
+        foreign_state_dict(model, style)
 
 
 def test_norms_start_as_in_timms_network() -> None:
