@@ -1,0 +1,198 @@
+"""DeiT and Swin with any share of attention, of timm's own parts: at the usual share they are timm's networks.
+
+But for DeiT's class token, in whose place tokens are averaged: without attention it would see nothing of the picture.
+The paper does not say what it did.
+
+A layer is what a transformer's block has two of: a norm and attention, or a norm and a feed-forward layer, each with
+its residual. Any width is possible: a head is as wide as the width over the heads, rounded.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import partial
+from typing import Any
+
+from timm.layers.mlp import Mlp
+from timm.models.swin_transformer import SwinTransformer, SwinTransformerBlock
+from timm.models.vision_transformer import Attention, VisionTransformer  # type: ignore[attr-defined]
+from torch import Tensor, nn
+
+from effvit.analysis.ratios.spread import spread_evenly
+from effvit.errors import ConfigError
+
+_FFN_RATIO = 4
+"""Hidden channels of a feed-forward layer over its width, in both families."""
+_LEAST_WINDOW = 4
+"""Side of the smallest window, in tokens: in smaller ones there is little to attend to."""
+_LARGEST_WINDOW = 16
+
+Size = tuple[int, int]
+"""Height and width."""
+
+
+class ResidualLayer(nn.Module):
+    """`x + body(norm(x))`."""
+
+    def __init__(self, norm: nn.Module, body: nn.Module) -> None:
+        super().__init__()
+        self.norm, self.body = norm, body
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Any shape that `body` keeps, channels last."""
+        branch: Tensor = self.body(self.norm(x))
+        return x + branch
+
+
+class SwinAttentionLayer(SwinTransformerBlock):
+    """The attention half of timm's Swin block: shift, windows, attention, and all back."""
+
+    def __init__(self, width: int, **arguments: Any) -> None:
+        super().__init__(width, mlp_ratio=1 / width, **arguments)  # of one hidden channel, dropped at once
+        del self.norm2, self.mlp, self.drop_path2
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, H, W, C) -> (B, H, W, C)."""
+        branch: Tensor = self._attn(self.norm1(x))  # type: ignore[no-untyped-call]
+        return x + branch
+
+
+def patch_for(image_size: Size, largest: int, least_tokens: int) -> int:
+    """Side of a patch: the family's own, halved until the shorter side has enough tokens.
+
+    Args:
+        image_size: Height and width, in pixels.
+        largest: The family's own patch.
+        least_tokens: How many patches the shorter side must have.
+
+    Raises:
+        ConfigError: If the patches do not fill the picture.
+    """
+    patch = largest
+    while patch > 1 and min(image_size) // patch < least_tokens:
+        patch //= 2
+    if any(side % patch for side in image_size):
+        raise ConfigError(f"height and width must be multiples of {patch}, the side of a patch, got {image_size}")
+    return patch
+
+
+def window_for(maps: Sequence[Size]) -> int:
+    """Side of Swin's windows for pictures of any size.
+
+    Swin's is an eighth of the first map (7 of 56 at 224 pixels, 8 of 64 at 256). Where that is too small or its windows
+    would have to be padded, the nearest that is not.
+
+    Args:
+        maps: Height and width of each stage's map, in tokens.
+    """
+    wanted = max(min(maps[0]) / 8, _LEAST_WINDOW)
+    fits = [
+        window
+        for window in range(_LEAST_WINDOW, _LARGEST_WINDOW + 1)
+        if all(side % window == 0 or side < window for size in maps for side in size)
+    ]
+    return min(fits, key=lambda window: (abs(window - wanted), -window), default=round(wanted))
+
+
+def swin_maps(image_size: Size, num_stages: int) -> tuple[Size, ...]:
+    """Height and width of each stage's map, in tokens: each half of the one before, rounded up."""
+    patch = patch_for(image_size, largest=4, least_tokens=16)
+    height, width = (side // patch for side in image_size)
+    return tuple((-(-height // 2**stage), -(-width // 2**stage)) for stage in range(num_stages))
+
+
+def deit(
+    width: int, *, num_layers: int, num_attention: int, num_heads: int, image_size: Size, num_classes: int
+) -> VisionTransformer:
+    """DeiT without distillation and class token, its layers shared out anew.
+
+    Args:
+        width: Channels of a token.
+        num_layers: Layers, attention and feed-forward together.
+        num_attention: How many of them are attention.
+        num_heads: Heads of each.
+        image_size: Height and width, in pixels.
+        num_classes: Classes.
+    """
+    network = VisionTransformer(
+        img_size=image_size,
+        patch_size=patch_for(image_size, largest=16, least_tokens=8),
+        embed_dim=width,
+        depth=0,
+        num_heads=num_heads,
+        num_classes=num_classes,
+        class_token=False,
+        global_pool="avg",
+        fc_norm=False,  # the norm stays where DeiT has it, before the pooling
+    )
+    norm = partial(nn.LayerNorm, width, eps=1e-6)
+
+    def layer(is_attention: bool) -> ResidualLayer:
+        if is_attention:
+            attention = Attention(width, num_heads, attn_head_dim=_head_dim(width, num_heads), qkv_bias=True)
+            return ResidualLayer(norm(), attention)
+        return ResidualLayer(norm(), Mlp(width, _FFN_RATIO * width))
+
+    network.blocks = nn.Sequential(*map(layer, spread_evenly(num_layers, num_attention)))
+    network.init_weights(needs_reset=False)
+    return network
+
+
+def swin(
+    width: int,
+    *,
+    depths: Sequence[int],
+    num_attention: int,
+    num_heads: Sequence[int],
+    image_size: Size,
+    num_classes: int,
+) -> SwinTransformer:
+    """Swin, its layers shared out anew over all stages; each stage has two layers for each of its blocks.
+
+    Args:
+        width: Channels of the first stage; each other has twice those of the one before.
+        depths: Blocks of each stage, as Swin counts them.
+        num_attention: How many of all layers are attention.
+        num_heads: Heads of each stage.
+        image_size: Height and width, in pixels.
+        num_classes: Classes.
+    """
+    maps = swin_maps(image_size, len(depths))
+    window = window_for(maps)
+    network = SwinTransformer(
+        img_size=image_size,
+        patch_size=patch_for(image_size, largest=4, least_tokens=16),
+        embed_dim=width,
+        depths=(0,) * len(depths),
+        num_heads=tuple(num_heads),
+        head_dim=1,  # of no block: the layers below have their own
+        window_size=window,
+        num_classes=num_classes,
+        drop_path_rate=0.0,
+    )
+    is_attention = iter(spread_evenly(2 * sum(depths), num_attention))
+    for index, (stage, depth, heads) in enumerate(zip(network.layers, depths, num_heads, strict=True)):
+        channels, count = width * 2**index, 0
+        layers: list[nn.Module] = []
+        for _ in range(2 * depth):
+            if not next(is_attention):
+                layers.append(ResidualLayer(nn.LayerNorm(channels), Mlp(channels, _FFN_RATIO * channels)))
+                continue
+            layers.append(
+                SwinAttentionLayer(
+                    channels,
+                    input_resolution=maps[index],
+                    num_heads=heads,
+                    head_dim=_head_dim(channels, heads),
+                    window_size=window,
+                    shift_size=window // 2 if count % 2 else 0,  # every second one, as in Swin
+                )
+            )
+            count += 1
+        stage.blocks = nn.Sequential(*layers)
+    network.init_weights(needs_reset=False)
+    return network
+
+
+def _head_dim(width: int, num_heads: int) -> int:
+    return max(1, round(width / num_heads))
