@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from typing import Any
 
 from torch import nn
@@ -179,10 +180,12 @@ class Costs:
         }
 
     def _cost(self, name: str, calls: Iterable[OperatorCall]) -> Cost:
-        facts = next((facts for facts in self.modules if facts.name == name), None)
-        if facts is None:
-            return _sum(calls, name=name, kind="", num_params=0)
+        facts = self._facts.get(name, ModuleFacts(name=name, kind="", num_params=0))
         return _sum(calls, name=name, kind=facts.kind, num_params=facts.num_params)
+
+    @cached_property
+    def _facts(self) -> dict[str, ModuleFacts]:
+        return {facts.name: facts for facts in self.modules}
 
 
 def count_costs(network: nn.Module, input_size: tuple[int, int, int], *, batch_size: int = 1) -> Costs:

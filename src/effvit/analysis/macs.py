@@ -107,6 +107,7 @@ FORMULAS: dict[str, Callable[[Arguments, Tensor], Products]] = {
     "aten::_scaled_dot_product_efficient_attention": _attention,
     "aten::_scaled_dot_product_cudnn_attention": _attention,
     "aten::_scaled_dot_product_fused_attention_overrideable": _attention,
+    "flex_attention": _attention,
 }
 """Operator to its products, from its arguments and its (first) output."""
 
@@ -118,8 +119,10 @@ _FREE = re.compile(
     r"|unique.*|_unique.*|searchsorted|bucketize|nonzero.*|embedding|one_hot|rand.*|normal.*|uniform.*|bernoulli.*"
     r"|random.*|multinomial|exponential_|linspace|logspace|arange|eye|tril.*|triu.*|scalar_tensor|diag.*|tensor|set_"
     r"|masked_select|masked_scatter.*|take|put.*|bincount|histc|is_.*|equal|isnan|isinf|_local_scalar_dense|item"
-    r"|_assert.*|sym_.*|complex|real|imag|polar|conj.*|_conj.*|resolve_.*|pad.*|trace|rot90|cummax|cummin|renorm|isin"
+    r"|_assert.*|_linalg_check_errors|_weight_norm_interface|sym_.*|complex|real|imag|polar|conj.*|_conj.*|resolve_.*|pad.*|trace|rot90|cummax|cummin|renorm|isin"
 )
+_FREE_TAGS = {torch.Tag.pointwise, torch.Tag.reduction, torch.Tag.inplace_view}
+"""What torch itself says of operators that multiply no tensors."""
 _FREE_ELSEWHERE = {"torchvision::nms", "torchvision::roi_align", "torchvision::roi_pool"}
 """Operators of other libraries that are known to multiply no tensors."""
 
@@ -131,13 +134,15 @@ def is_free(function: torch._ops.OpOverload) -> bool:
         return True
     if function.namespace not in ("aten", "prims"):
         return False  # anybody's operator may do anything
-    if {torch.Tag.pointwise, torch.Tag.reduction} & set(function.tags) or function.is_view:
+    if not _FREE_TAGS.isdisjoint(function.tags):
         return True
     kind = class_of(name)
     return kind in (MOVEMENT, ELEMENTWISE, NORMS, SOFTMAX) or bool(_FREE.fullmatch(name.rpartition("::")[2]))
 
 
-def products_of(function: torch._ops.OpOverload, arguments: Arguments, outputs: list[Tensor]) -> Products | None:
+def products_of(
+    function: torch._ops.OpOverload | torch._ops.HigherOrderOperator, arguments: Arguments, outputs: list[Tensor]
+) -> Products | None:
     """What a call multiplies; nothing for operators known to be free, None for those that are not known.
 
     Args:
@@ -145,7 +150,7 @@ def products_of(function: torch._ops.OpOverload, arguments: Arguments, outputs: 
         arguments: What it was called with.
         outputs: The tensors it gave.
     """
-    formula = FORMULAS.get(function._schema.name)
-    if formula is not None and outputs:
-        return formula(arguments, outputs[0])
-    return Products(0, 0) if is_free(function) else None
+    name: str = function._schema.name if isinstance(function, torch._ops.OpOverload) else function._name
+    if outputs and name in FORMULAS:
+        return FORMULAS[name](arguments, outputs[0])
+    return Products(0, 0) if isinstance(function, torch._ops.OpOverload) and is_free(function) else None

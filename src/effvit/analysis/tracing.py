@@ -11,15 +11,16 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch._ops import OpOverload
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_map_only
 
-from effvit.analysis.macs import ATTENTION, products_of
+from effvit.analysis.macs import ATTENTION, Products, products_of
 from effvit.analysis.traffic import tensors_in, traffic_of
 from effvit.errors import ConfigError, first_line
 
-_COMPOSITE = "CompositeImplicitAutograd"
-"""What torch calls an operator that is written in other operators, the same on every device."""
+_OF_ATTENTION = ("query", "key", "value")
+"""What the arguments of a function-taking operator are called, which has no schema: the only known one is attention."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -104,6 +105,8 @@ def _run(network: nn.Module, shape: tuple[int, ...], device: torch.device) -> Tr
         picture = torch.zeros(shape, dtype=dtype, device=device)
         modules: list[str] = [""]
         for name, module in copied.named_modules():
+            if isinstance(module, torch.jit.ScriptModule):
+                continue  # takes no hooks: its calls belong to the module around it
             module.register_forward_pre_hook(partial(_enter, modules, name), prepend=True)
             module.register_forward_hook(partial(_leave, modules), always_call=True)
         with _Recorder(modules) as recorder:
@@ -114,6 +117,8 @@ def _run(network: nn.Module, shape: tuple[int, ...], device: torch.device) -> Tr
 class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Writes down every operator that is called inside the block."""
 
+    supports_higher_order_operators = True
+
     def __init__(self, modules: Sequence[str]) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.calls: list[OperatorCall] = []
@@ -121,16 +126,26 @@ class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
-        name = func._schema.name
-        if name != ATTENTION and torch._C._dispatch_has_kernel_for_dispatch_key(func.name(), _COMPOSITE):
-            with self:
+        if not isinstance(func, OpOverload):  # one that takes functions, such as `flex_attention`
+            result = func(*args, **kwargs)
+            self._note(func, func._name, dict(zip(_OF_ATTENTION, args, strict=False)) | kwargs, result)
+            return result
+        name: str = func._schema.name
+        if name != ATTENTION and _is_composite(func):
+            with self:  # torch's own way of writing it, not the one for compilers, which `decompose` would prefer
                 return func._op_dk(torch._C.DispatchKey.CompositeImplicitAutograd, *args, **kwargs)
         args, kwargs = _on_one_device(args, kwargs)
         result = func(*args, **kwargs)
         names = (argument.name for argument in func._schema.arguments)
-        arguments = dict(zip(names, args, strict=False)) | kwargs
+        if func.namespace != "profiler":  # marks for the profiler do nothing
+            self._note(func, name, dict(zip(names, args, strict=False)) | kwargs, result)
+        return result
+
+    def _note(self, function: Any, name: str, arguments: dict[str, Any], result: object) -> None:
+        """Write one call down."""
         outputs = list(tensors_in(result))
-        products, traffic = products_of(func, arguments, outputs), traffic_of(func, arguments, outputs)
+        traffic = traffic_of(function, arguments, outputs)
+        products = Products(0, 0) if traffic.is_view else products_of(function, arguments, outputs)
         self.calls.append(
             OperatorCall(
                 operator=name,
@@ -144,7 +159,11 @@ class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
                 is_counted=products is not None,
             )
         )
-        return result
+
+
+def _is_composite(function: Any) -> bool:
+    """Whether torch has written an operator in other operators, the same on every device."""
+    return torch._C._dispatch_has_kernel_for_dispatch_key(function.name(), "CompositeImplicitAutograd")
 
 
 def _on_one_device(args: Any, kwargs: Any) -> tuple[Any, Any]:
