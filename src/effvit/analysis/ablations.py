@@ -51,6 +51,11 @@ class Ablation:
     value: float = 0.0
     """Where on the axis."""
 
+    @property
+    def reported_points(self) -> float:
+        """The paper's top-1 over row 1's, in points."""
+        return self.reported.top1 - BASE.reported.top1
+
     def config(self, base: EfficientViTConfig, *, percent: int = 100) -> EfficientViTConfig:
         """The row as a network.
 

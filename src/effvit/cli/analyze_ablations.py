@@ -1,0 +1,181 @@
+"""`effvit analyze ablations`: Table 6 and Figure 7 of the paper, made anew."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from effvit.cli.options import (
+    DEVICE_HELP,
+    ImageSize,
+    Json,
+    check_positive,
+    check_threads,
+    command_line,
+    parse_size,
+)
+from effvit.errors import ConfigError
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from effvit.cli.plans import TrainingPlan
+    from effvit.studies.ablation import Listeners, Version
+
+_RECIPE = "scratch_small"
+
+
+def register(analyze: typer.Typer) -> None:
+    """Add this verb to `effvit analyze`."""
+    analyze.command(
+        "ablations",
+        epilog="\b\nExamples:\n"
+        "  effvit analyze ablations --data photos/ --epochs 6 --image-size 96 --output ablations/\n"
+        "  effvit analyze ablations efficientvit_m0 --data photos/ --rows 1,5,6 --seeds 0,1,2 --output ablations/\n"
+        "  effvit analyze ablations --dry-run --figure7\n"
+        "What is in the folder is not made again: the same command goes on after an interruption. Without --data: cost"
+        " and speed alone.",
+    )(ablations)
+
+
+def ablations(
+    model: Annotated[str, typer.Argument(help="Network whose rows to make, see `effvit models`.")] = "efficientvit_m4",
+    data: Annotated[
+        str | None, typer.Option(help="Photos to train on, as `effvit train` takes them.", metavar="DATA")
+    ] = None,
+    rows: Annotated[
+        str | None, typer.Option(help="Numbers of Table 6, such as 1,5,6; qk8 or v0.6 of Figure 7.", show_default="all")
+    ] = None,
+    figure7: Annotated[bool, typer.Option("--figure7", help="All points of Figure 7 as well.")] = False,
+    rescale: Annotated[bool, typer.Option(help="Each row also with widths that give it the base's speed.")] = True,
+    speed: Annotated[bool, typer.Option(help="Measure speed in torch and in ONNX Runtime.")] = True,
+    epochs: Annotated[int | None, typer.Option(help="Passes over the photos.", show_default="the recipe's")] = None,
+    image_size: ImageSize = None,
+    seeds: Annotated[str, typer.Option(help="Each network is trained with each of these.")] = "0",
+    recipe: Annotated[str, typer.Option(help="Other settings of the training, see `effvit recipes`.")] = _RECIPE,
+    settings: Annotated[
+        list[str] | None, typer.Option("--set", help="Any other setting: field=value, augmentation.field=value.")
+    ] = None,
+    batch: Annotated[int, typer.Option(help="Pictures per call where speed is measured.")] = 16,
+    threads: Annotated[int, typer.Option(help="Threads within an operator.")] = 1,
+    workers: Annotated[
+        int | None, typer.Option(help="Processes that decode photos.", show_default="the recipe's")
+    ] = None,
+    device: Annotated[str, typer.Option(help=DEVICE_HELP, metavar="NAME")] = "cpu",
+    output: Annotated[Path | None, typer.Option(help="Folder of the study.", metavar="DIR")] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="List the rows and their cost, and stop.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Table 6 and Figure 7: every row plain and at the base's measured speed; cost, speed, accuracy on your photos."""
+    from effvit import timing
+    from effvit.analysis.ablations import find_ablations
+    from effvit.cli.analysis_output import show
+    from effvit.cli.render import emit, say
+    from effvit.cli.study_progress import StudyProgress
+    from effvit.studies.ablation import Budget, plan_versions, study_ablations
+    from effvit.studies.ablation_report import ablation_report
+    from effvit.studies.ablation_speed import SpeedSettings
+
+    check_positive(batch=batch, threads=threads, epochs=epochs)
+    check_threads(threads)
+    wanted = find_ablations(None if rows is None else rows.split(","), figure7=figure7)
+    seed_numbers = _seeds(seeds)
+    if output is None and not dry_run:
+        raise ConfigError("ablations need --output DIR: hours of work are kept there, and taken from there again")
+    size = parse_size(image_size)
+    flags = {
+        "model": model,
+        "epochs": epochs,
+        "preprocessing.image_size": size and f"{size[0]},{size[1]}",
+        "num_workers": workers,
+        "device": device,
+    }
+    assignments = [*(f"{name}={value}" for name, value in flags.items() if value is not None), *(settings or [])]
+    plan = _plan(data, assignments, recipe)
+    if dry_run:
+        versions = plan_versions(plan.network.config, wanted)
+        emit([_planned(version) for version in versions], _table, as_json)
+        return
+    assert output is not None
+    budget = None
+    if plan.data is not None:
+        budget = Budget(data=plan.data, config=plan.config, seeds=seed_numbers)
+        say(
+            f"{plan.config.epochs} epochs on {len(plan.data.train)} pictures for each network and seed,"
+            f" {len(plan.data.val)} held out, {len(plan.data.class_names)} classes"
+        )
+    try:
+        with timing.num_threads(threads), StudyProgress() as bar:
+            study = study_ablations(
+                plan.network.config,
+                wanted,
+                output,
+                budget=budget,
+                rescale=rescale,
+                speeds=speed,
+                speed_settings=SpeedSettings(batch_size=batch, num_threads=threads, device=plan.config.device),
+                command=command_line(),
+                listeners=_listeners(bar),
+            )
+    except KeyboardInterrupt:
+        say(f"what is finished is in {output}; the same command goes on from there")
+        raise
+    show(ablation_report(study), output=output, as_json=as_json)
+
+
+def _listeners(bar: Any) -> Listeners:
+    from effvit.cli.render import say
+    from effvit.studies.ablation import Listeners
+
+    return Listeners(on_note=say, on_step=bar.on_step, on_run=bar.on_run)
+
+
+def _plan(data: str | None, assignments: list[str], recipe: str) -> TrainingPlan:
+    """Settings, photos, and the network whose rows are made."""
+    from effvit.cli.plans import plan_training
+
+    plan = plan_training(data, assignments, weights=None, recipe=recipe)
+    if plan.config.distillation.teacher:
+        raise ConfigError("the rows are trained on labels alone; leave out the teacher")
+    return plan
+
+
+def _seeds(text: str) -> tuple[int, ...]:
+    parts = [part.strip() for part in text.split(",")]
+    if not all(re.fullmatch(r"\d+", part) for part in parts) or len(set(map(int, parts))) != len(parts):
+        raise ConfigError(f"--seeds must be different whole numbers with commas between them, got {text!r}")
+    return tuple(map(int, parts))
+
+
+def _planned(version: Version) -> dict[str, Any]:
+    return {
+        "row": version.ablation.key,
+        "text": version.ablation.text,
+        "changes": dict(version.ablation.changes),
+        "widths": [stage.width for stage in version.config.stages],
+        "num_params": version.num_params,
+        "num_macs": version.num_macs,
+        "paper_top1": version.ablation.reported.top1,
+    }
+
+
+def _table(rows: list[dict[str, Any]]) -> Table:
+    from rich.table import Table
+
+    table = Table(caption_justify="left")
+    for index, column in enumerate(("row", "change", "widths", "params", "MACs", "paper's top-1 %")):
+        table.add_column(column, justify="left" if index < 3 else "right")
+    for row in rows:
+        table.add_row(
+            row["row"],
+            row["text"],
+            " ".join(map(str, row["widths"])),
+            f"{row['num_params']:,}",
+            f"{row['num_macs'] / 1e6:.1f} M",
+            f"{row['paper_top1']:.1f}",
+        )
+    table.caption = "at the base's widths; the paper's numbers are M4's on ImageNet-1k"
+    return table

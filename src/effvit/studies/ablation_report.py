@@ -1,0 +1,265 @@
+"""An ablation study in words and tables, beside the paper's numbers, with what it can and cannot show."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Iterator
+
+from effvit.analysis.ablations import BASE
+from effvit.analysis.report import Chart, Report, Table
+from effvit.analysis.scaling import Match
+from effvit.deploy.speed.records import Record
+from effvit.environment import machine
+from effvit.studies.ablation import AblationStudy, Version
+from effvit.studies.ablation_charts import draw_figure7, draw_table6
+from effvit.studies.ablation_speed import Speed
+from effvit.studies.ablation_statistics import Chance, chance, compared, difference, rank_correlation
+
+_FEWEST_ROWS = 6
+"""Rows below which an order says nothing."""
+
+
+def ablation_report(study: AblationStudy) -> Report:
+    """Everything that is said of a study.
+
+    Args:
+        study: From `study_ablations`.
+    """
+    points = any(version.ablation.axis for version in study.versions)
+    tables = [_cost_table(study)]
+    if study.budget is not None:
+        tables.insert(0, _accuracy_table(study))
+    charts = []
+    if study.budget is not None or study.speeds is not None:
+        caption = (
+            "Filled dots: the row at the base's measured speed; rings: at the base's widths; grey: the paper's. "
+            "All are relative to row 1."
+        )
+        charts.append(
+            Chart(name="table6", title="Table 6, row by row", caption=caption, draw=lambda: draw_table6(study))
+        )
+    if points and study.budget is not None:
+        caption = "Top-1 over the base's, in points; the vertical line is the base."
+        charts.append(Chart(name="figure7", title="Figure 7", caption=caption, draw=lambda: draw_figure7(study)))
+    return Report(
+        kind="ablations",
+        title=f"Ablations of {study.base.name}",
+        conditions=_conditions(study),
+        findings=tuple(_findings(study)),
+        tables=tuple(tables),
+        charts=tuple(charts),
+        record=study.to_dict(),
+    )
+
+
+def _conditions(study: AblationStudy) -> str:
+    height, width = study.base.image_size
+    parts = [machine(dict(study.environment)), f"{height} x {width} pixels, {study.base.num_classes} classes"]
+    if study.budget is not None:
+        config, data, seeds = study.budget.config, study.budget.data, study.budget.seeds
+        parts.append(
+            f"{config.epochs} epochs on {len(data.train)} pictures from scratch, judged on {len(data.val)},"
+            f" seeds {', '.join(map(str, seeds))}"
+        )
+    how = study.speed_settings
+    if study.speeds is not None:
+        parts.append(f"speed on {how.device}, batch {how.batch_size}, {how.num_threads} thread(s), float32")
+    return "; ".join(parts)
+
+
+def _findings(study: AblationStudy) -> Iterator[str]:
+    limit = chance(study)
+    if limit is not None:
+        yield from _accuracy_findings(study, limit)
+    elif study.budget is None:
+        yield "Nothing was trained: parameters, MACs and speed alone. Accuracy needs pictures."
+    if study.speeds is not None:
+        yield from _speed_findings(study)
+    failed = [result for result in study.trained if result.failure is not None]
+    for result in failed:
+        yield f"The training of {result.name} with seed {result.seed} failed: {result.failure}."
+    for key, reason in study.matches.items():
+        if isinstance(reason, str):
+            yield f"Row {key} could not be brought to the base's speed: {reason}."
+    if study.budget is not None:
+        yield _scale(study)
+
+
+def _accuracy_findings(study: AblationStudy, limit: Chance) -> Iterator[str]:
+    scores = list(study.top1(study.base_version).values())
+    spread = f" (between seeds ± {100 * statistics.stdev(scores):.1f})" if len(scores) > 1 else ""
+    beyond = (
+        "the spread between seeds is unknown with one seed, and comes on top"
+        if limit.seeds is None
+        else f"from the choice of the pictures and, ± {limit.seeds:.1f} points a difference, from the seeds"
+    )
+    yield (
+        f"Row 1 reaches {statistics.fmean(scores):.1%}{spread}. Differences up to {limit.limit:.1f} points can be"
+        f" chance ({beyond}), and of twenty comparisons one goes beyond that without a reason."
+    )
+    differences = compared(study)
+    for rescaled, words in ((True, "At the base's speed"), (False, "At the base's widths")):
+        own = [(version, found) for version, found in differences if version.rescaled is rescaled]
+        if not own:
+            continue
+        clear = [(version.ablation, found.mean) for version, found in own if abs(found.mean) > limit.limit]
+        listed = ", ".join(f"{row.key} ({row.text}) {mean:+.1f}" for row, mean in clear)
+        agreeing = sum((mean > 0) == (row.reported_points > 0) for row, mean in clear)
+        verdict = (
+            f"{len(clear)} of {len(own)} rows differ by more than chance does: {listed}; {agreeing} of them in the"
+            " direction the paper reports"
+            if clear
+            else f"none of {len(own)} rows differs by more than chance does"
+        )
+        yield f"{words} {verdict}."
+        order = rank_correlation([found.mean for _, found in own], [v.ablation.reported_points for v, _ in own])
+        if order is not None and len(own) >= _FEWEST_ROWS:
+            yield (
+                f"{words} the rows' order agrees with the paper's by a rank correlation of {order:+.2f}"
+                f" (1: the same order, 0: none; {len(own)} rows)."
+            )
+
+
+def _speed_findings(study: AblationStudy) -> Iterator[str]:
+    speeds = study.speeds
+    assert speeds is not None
+    others = [version for version in study.versions if version.ablation.key != BASE.key]
+    plain = [(v, speeds.eager[v.config.name]) for v in others if not v.rescaled and v.config.name in speeds.eager]
+    if plain:
+        slowest, fastest = (choose(plain, key=lambda entry: entry[1].over_base.median) for choose in (min, max))
+        yield (
+            f"At the base's widths the rows run at {slowest[1].over_base.median:.2f} (row {slowest[0].ablation.key}) to"
+            f" {fastest[1].over_base.median:.2f} (row {fastest[0].ablation.key}) times its speed in torch: their"
+            " accuracies are those of networks of different speed. The paper's all lie within 6 %."
+        )
+    matches = {key: match for key, match in study.matches.items() if isinstance(match, Match)}
+    if matches:
+        worst = max(matches.values(), key=lambda match: abs(match.achieved - 1))
+        yield (
+            f"{len(matches)} rows were brought to the base's speed by width; the furthest from it is off by"
+            f" {abs(worst.achieved - 1):.1%}."
+        )
+    known = [
+        (speeds.onnx[v.config.name].over_base.median, v.ablation.reported.onnx_images_per_second)
+        for v in others
+        if v.rescaled and v.config.name in speeds.onnx and v.ablation.reported.onnx_images_per_second is not None
+    ]
+    order = rank_correlation([own for own, _ in known], [theirs for _, theirs in known if theirs is not None])
+    if order is not None and len(known) >= _FEWEST_ROWS:
+        yield (
+            f"In ONNX Runtime the rescaled rows' order of speed agrees with the paper's by a rank correlation of"
+            f" {order:+.2f} ({len(known)} rows)."
+        )
+    for what, reason in speeds.missing.items():
+        yield f"Not measured: {what}: {reason}."
+
+
+def _scale(study: AblationStudy) -> str:
+    """What numbers of this scale cannot show."""
+    assert study.budget is not None
+    maps = ", ".join(f"{height} x {width}" for height, width in study.base.map_sizes())
+    whole = all(window >= max(size) for window, size in zip(study.base.windows(), study.base.map_sizes(), strict=True))
+    windows = ", none of which is cut into windows" if whole else ""
+    return (
+        f"What this cannot show: the paper trained for 100 epochs on 1.28 million pictures of 224 x 224; here a network"
+        f" sees {study.budget.config.epochs * len(study.budget.data.train):,} pictures in all. Rows that"
+        f" learn faster at the start look better than they would end, and attention works on maps of {maps}{windows}."
+        " Large losses can be believed, small differences and the order of near rows cannot."
+    )
+
+
+def _accuracy_table(study: AblationStudy) -> Table:
+    rows = []
+    for ablation in dict.fromkeys(version.ablation.key for version in study.versions):
+        plain = _version(study, ablation, rescaled=False)
+        scaled = _version(study, ablation, rescaled=True)
+        row = plain.ablation if plain is not None else BASE
+        paper = row.reported.top1
+        reported = "" if row.key == BASE.key else f"{row.reported_points:+.1f}"
+        rows.append((row.key, row.text, *_score(study, plain), *_score(study, scaled), f"{paper:.1f}", reported))
+    seeds = 1 if study.budget is None else len(study.budget.seeds)
+    spread = "; ± is the standard deviation between seeds" if seeds > 1 else ""
+    return Table(
+        title="Accuracy",
+        columns=("row", "change", "top-1 %", "- base", "rescaled %", "- base", "paper %", "- M4"),
+        rows=tuple(rows),
+        caption=(
+            "Top-1 after the last epoch, no epoch chosen; rescaled: the widths scaled to the base's measured speed"
+            f"{spread}. The paper's are M4's on ImageNet-1k."
+        ),
+        num_text_columns=2,
+    )
+
+
+def _score(study: AblationStudy, version: Version | None) -> tuple[str, str]:
+    if version is None:
+        return "", ""
+    scores = [100 * score for score in study.top1(version).values()]
+    if not scores:
+        return "failed", ""
+    spread = f" ± {statistics.stdev(scores):.1f}" if len(scores) > 1 else ""
+    found = None if version.ablation.key == BASE.key else difference(study, version)
+    return f"{statistics.fmean(scores):.1f}{spread}", "" if found is None else f"{found.mean:+.1f}"
+
+
+def _cost_table(study: AblationStudy) -> Table:
+    reported = BASE.reported
+    rows = []
+    for version in study.versions:
+        paper = version.ablation.reported
+        rows.append(
+            (
+                version.ablation.key,
+                version.ablation.text + (", rescaled" if version.rescaled else ""),
+                " ".join(str(stage.width) for stage in version.config.stages),
+                f"{version.num_params / 1e6:.2f}",
+                f"{version.num_macs / 1e6:.1f}",
+                *_speed(None if study.speeds is None else study.speeds.eager.get(version.config.name), mark=False),
+                *_speed(None if study.speeds is None else study.speeds.onnx.get(version.config.name), mark=True),
+                _over(paper.v100_images_per_second, reported.v100_images_per_second),
+                _over(paper.onnx_images_per_second, reported.onnx_images_per_second),
+            )
+        )
+    return Table(
+        title="Cost and speed",
+        columns=(
+            *("row", "change", "widths", "params M", "MACs M", "torch img/s", "/ base", "ONNX img/s", "/ base"),
+            *("paper V100 / M4", "paper ONNX / M4"),
+        ),
+        rows=tuple(rows),
+        caption=(
+            "torch: eager, norms folded into the convolutions where they can be, nothing else. ONNX: the deploy form in"
+            " ONNX Runtime; * where it does not know the row, with norms folded only, over the base in the same form."
+            f" Over 1 is faster.{_noise(study)} The paper's rows were presumably all rescaled."
+        ),
+        num_text_columns=3,
+    )
+
+
+def _speed(speed: Speed | None, *, mark: bool) -> tuple[str, str]:
+    if speed is None:
+        return "", ""
+    star = " *" if mark and not speed.is_deploy_form else ""
+    return f"{speed.images_per_second:.0f}{star}", f"{speed.over_base.median:.2f}"
+
+
+def _over(value: float | None, base: float | None) -> str:
+    return "" if value is None or base is None else f"{value / base:.2f}"
+
+
+def _noise(study: AblationStudy) -> str:
+    """The base against itself, in both runtimes."""
+    controls = [
+        row.relative
+        for values in study.speed_records.values()
+        for row in Record.from_dict(values).rows
+        if row.is_control
+    ]
+    if not controls:
+        return ""
+    return " The base measured a second time: " + ", ".join(f"{1 / spread.median:.2f}" for spread in controls) + "."
+
+
+def _version(study: AblationStudy, key: str, *, rescaled: bool) -> Version | None:
+    found = (v for v in study.versions if v.ablation.key == key and v.rescaled is rescaled)
+    return next(found, None)
