@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from effvit.analysis.heads.capture import AttentionCall, watch_attention
-from effvit.errors import ConfigError, DataError
+from effvit.errors import ConfigError, DataError, first_line
 
 _MAX_ELEMENTS = 2**23
 """Elements of the maps that are compared at once in float64: 64 MiB."""
@@ -120,7 +120,7 @@ def head_similarity(
 
     Raises:
         DataError: If there are no pictures.
-        ConfigError: If the network has no attention that can be read.
+        ConfigError: If the network does not run on these pictures, or has no attention that can be read.
 
     Source: arXiv:2305.07027, Sec. 2.2. The paper does not say in which order it averages; the mean of the largest,
     as here, is no less than the largest of the mean, which `pairs` has.
@@ -134,7 +134,13 @@ def head_similarity(
 
     with torch.no_grad(), watch_attention(network, add) as unread:
         for images in batches:
-            network(images.to(device))
+            try:
+                network(images.to(device))
+            except (AssertionError, RuntimeError, TypeError, ValueError) as error:
+                size = " x ".join(map(str, images.shape[1:]))
+                raise ConfigError(
+                    f"{type(network).__name__} does not run on pictures of {size}: {first_line(error)}"
+                ) from error
             num_pictures += len(images)
             if on_picture is not None:
                 on_picture(num_pictures)
