@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass
 from functools import cached_property
 from typing import Any
 
+import torch
 from torch import nn
 
 from effvit.analysis.tracing import OperatorCall as OperatorCall
@@ -28,7 +29,7 @@ class Cost:
     num_calls: int
     """Calls of operators, views included."""
     num_views: int
-    """Calls that move nothing."""
+    """Calls that move nothing: views, and memory set aside."""
     num_macs: int
     """Multiply-accumulates."""
     num_activations: int
@@ -81,6 +82,12 @@ class Costs:
     """In the order of execution."""
     modules: tuple[ModuleFacts, ...]
     """In the order of the network, itself first."""
+
+    @property
+    def itemsize(self) -> int:
+        """Bytes of an element of the input."""
+        dtype: torch.dtype = getattr(torch, self.dtype)
+        return dtype.itemsize
 
     @property
     def num_params(self) -> int:
@@ -157,7 +164,7 @@ class Costs:
         groups: dict[str, list[OperatorCall]] = {}
         for call in self.calls:
             groups.setdefault(call.operator, []).append(call)
-        rows = [_sum(calls, name=name, kind="operator", num_params=0) for name, calls in groups.items()]
+        rows = [sum_costs(calls, name=name, kind="operator", num_params=0) for name, calls in groups.items()]
         return sorted(rows, key=lambda row: (-row.num_macs, -row.bytes_moved, row.name))
 
     def to_dict(self, *, calls: bool = False) -> dict[str, Any]:
@@ -181,7 +188,7 @@ class Costs:
 
     def _cost(self, name: str, calls: Iterable[OperatorCall]) -> Cost:
         facts = self._facts.get(name, ModuleFacts(name=name, kind="", num_params=0))
-        return _sum(calls, name=name, kind=facts.kind, num_params=facts.num_params)
+        return sum_costs(calls, name=name, kind=facts.kind, num_params=facts.num_params)
 
     @cached_property
     def _facts(self) -> dict[str, ModuleFacts]:
@@ -241,7 +248,8 @@ def cut(name: str, depth: int) -> str:
     return ".".join(name.split(".")[:depth])
 
 
-def _sum(calls: Iterable[OperatorCall], *, name: str, kind: str, num_params: int) -> Cost:
+def sum_costs(calls: Iterable[OperatorCall], *, name: str, kind: str, num_params: int) -> Cost:
+    """One row of some calls."""
     calls = list(calls)
     return Cost(
         name=name,

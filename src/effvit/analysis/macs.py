@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -110,6 +110,18 @@ FORMULAS: dict[str, Callable[[Arguments, Tensor], Products]] = {
     "flex_attention": _attention,
 }
 """Operator to its products, from its arguments and its (first) output."""
+
+
+def is_depthwise(operator: str, shapes: Sequence[Sequence[int]]) -> bool:
+    """Whether a call is a convolution in which no channel meets another: a weight of one channel, an input of several.
+
+    Args:
+        operator: Its name.
+        shapes: Of the tensors it takes: input, weight and perhaps a bias.
+    """
+    is_convolution = FORMULAS.get(operator) is _convolution and len(shapes) > 1
+    return is_convolution and shapes[1][1] == 1 and shapes[0][1] > 1
+
 
 _FREE = re.compile(
     # Reductions, pooling, interpolation, sorting, comparing, random numbers, tables: they add or choose, or weigh

@@ -43,7 +43,7 @@ class OperatorCall:
     shapes: tuple[tuple[int, ...], ...]
     """Of the tensors it takes, in the order of its arguments."""
     is_view: bool
-    """Whether it only looks at memory in another way."""
+    """Whether nothing moves: it looks at memory in another way, or sets some aside."""
     is_counted: bool = True
     """False where it may multiply and no formula is known: its MACs are then 0 because nobody knows them."""
 

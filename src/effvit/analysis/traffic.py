@@ -21,7 +21,7 @@ class Traffic(NamedTuple):
     bytes_written: int
     """Of the tensors it gives or changes."""
     is_view: bool
-    """Whether it only looks at memory in another way: nothing moves."""
+    """Whether nothing moves: it looks at memory in another way, or sets some aside."""
 
 
 _OVERWRITING = {
@@ -67,7 +67,7 @@ def traffic_of(
     if outputs and not changes and all(_storage(output) in storages for output in outputs):
         return Traffic(0, 0, is_view=True)
     if name.rpartition("::")[2].startswith(("empty", "new_empty")):
-        return Traffic(0, 0, is_view=False)  # memory is set aside, not touched
+        return Traffic(0, 0, is_view=True)  # memory is set aside, not touched
     # In evaluation batch norm has no statistics to hand back; some devices hand back copies, which nobody reads.
     bytes_written = _bytes_of(outputs[:1] if "batch_norm" in name else outputs)
     if name in _SCATTERING and isinstance(values := arguments.get(_SCATTERING[name]), Tensor) and values.numel() > 1:
