@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from effvit.cli.plans import TrainingPlan
+    from effvit.cli.study_progress import StudyProgress
     from effvit.studies.ablation import Listeners, Version
 
 _RECIPE = "scratch_small"
@@ -77,7 +78,7 @@ def ablations(
     from effvit.cli.study_progress import StudyProgress
     from effvit.studies.ablation import Budget, plan_versions, study_ablations
     from effvit.studies.ablation_report import ablation_report
-    from effvit.studies.ablation_speed import SpeedSettings
+    from effvit.studies.ablation_widths import SpeedSettings
 
     check_positive(batch=batch, threads=threads, epochs=epochs)
     check_threads(threads)
@@ -126,11 +127,11 @@ def ablations(
     show(ablation_report(study), output=output, as_json=as_json)
 
 
-def _listeners(bar: Any) -> Listeners:
+def _listeners(bar: StudyProgress) -> Listeners:
     from effvit.cli.render import say
     from effvit.studies.ablation import Listeners
 
-    return Listeners(on_note=say, on_step=bar.on_step, on_run=bar.on_run)
+    return Listeners(on_note=say, on_round=bar.on_round, on_step=bar.on_step, on_run=bar.on_run)
 
 
 def _plan(data: str | None, assignments: list[str], recipe: str) -> TrainingPlan:

@@ -14,22 +14,22 @@ if TYPE_CHECKING:
 
 
 class StudyProgress:
-    """Listens to `effvit.studies.training.train_all`."""
+    """Listens to `effvit.studies.training.train_all`, and to the measurements around it."""
 
     def __init__(self) -> None:
         console = log()
         self._bar = Progress(
-            TextColumn("training {task.fields[run]}"),
+            TextColumn("{task.fields[run]}"),
             BarColumn(),
             TextColumn("{task.percentage:>3.0f} %,"),
             TimeElapsedColumn(),
-            TextColumn("gone, {task.fields[left]} left"),
+            TextColumn("gone{task.fields[left]}"),
             console=console,
             transient=True,
             disable=not console.is_terminal,
         )
         self._left = ""
-        self._task = self._bar.add_task("", total=1.0, run="...", left="...")
+        self._task = self._bar.add_task("", total=1.0, run="...", left="")
         self._trained_now: set[tuple[str, int]] = set()
 
     def __enter__(self) -> StudyProgress:
@@ -43,8 +43,13 @@ class StudyProgress:
         """Move the bar."""
         self._trained_now.add((at.name, at.seed))
         self._left = "" if at.seconds_left is None else duration(at.seconds_left)
-        run = f"{at.run} of {at.num_runs}, {at.name}, epoch {at.step.epoch}"
-        self._bar.update(self._task, completed=at.share_done, run=cell(run), left=self._left)
+        run = f"training {at.run} of {at.num_runs}, {at.name}, epoch {at.step.epoch}"
+        left = f", {self._left} left" if self._left else ""
+        self._bar.update(self._task, completed=at.share_done, run=cell(run), left=left)
+
+    def on_round(self, done: int, total: int) -> None:
+        """Move the bar over a measurement that comes before the trainings."""
+        self._bar.update(self._task, completed=done / total, run="measuring speed", left="")
 
     def on_run(self, result: Trained) -> None:
         """Print a training that ended now; those that were there are not news."""

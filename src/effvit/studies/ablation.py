@@ -28,7 +28,8 @@ from effvit.errors import ConfigError
 from effvit.files import make_output_folder
 from effvit.model.config import EfficientViTConfig
 from effvit.model.network import EfficientViT
-from effvit.studies.ablation_speed import Speeds, SpeedSettings, find_widths, measure_speeds
+from effvit.studies.ablation_speed import Speeds, measure_speeds
+from effvit.studies.ablation_widths import SpeedSettings, find_widths
 from effvit.studies.progress import StudyStep
 from effvit.studies.training import Entrant, Trained, train_all
 from effvit.train.config import TrainConfig

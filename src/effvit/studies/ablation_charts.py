@@ -39,7 +39,9 @@ def draw_table6(study: AblationStudy) -> Figure:
             panel.axvspan(-limit.limit, limit.limit, color=OURS, alpha=0.08, linewidth=0, label="chance alone")
         _dots(panel, study.versions, places, ours, rows, reported)
         panel.set(xlabel=label, yticks=list(places.values()), ylim=(-len(rows) + 0.4, 0.6))
-        panel.set_yticklabels([f"{row.text}  {row.key}" for row in rows] if index == 0 else [])
+        panel.set_yticklabels(
+            [row.text if row.axis else f"{row.text}  {row.key}" for row in rows] if index == 0 else []
+        )
         if index == 0:
             figure.legend(*panel.get_legend_handles_labels(), loc="outside upper center", ncols=4, frameon=False)
     return figure

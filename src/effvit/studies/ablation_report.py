@@ -8,11 +8,10 @@ from collections.abc import Iterator
 from effvit.analysis.ablations import BASE
 from effvit.analysis.report import Chart, Report, Table
 from effvit.analysis.scaling import Match
-from effvit.deploy.speed.records import Record
 from effvit.environment import machine
 from effvit.studies.ablation import AblationStudy, Version
 from effvit.studies.ablation_charts import draw_figure7, draw_table6
-from effvit.studies.ablation_speed import Speed
+from effvit.studies.ablation_speed import Speed, control
 from effvit.studies.ablation_statistics import Chance, chance, compared, difference, rank_correlation
 
 _FEWEST_ROWS = 6
@@ -63,7 +62,9 @@ def _conditions(study: AblationStudy) -> str:
         )
     how = study.speed_settings
     if study.speeds is not None:
-        parts.append(f"speed on {how.device}, batch {how.batch_size}, {how.num_threads} thread(s), float32")
+        threads = "1 thread" if how.num_threads == 1 else f"{how.num_threads} threads"
+        clock = f"{how.clock_of(how.device)} time"
+        parts.append(f"speed on {how.device}, batch {how.batch_size}, {threads}, float32, {clock}")
     return "; ".join(parts)
 
 
@@ -87,15 +88,16 @@ def _findings(study: AblationStudy) -> Iterator[str]:
 
 def _accuracy_findings(study: AblationStudy, limit: Chance) -> Iterator[str]:
     scores = list(study.top1(study.base_version).values())
-    spread = f" (between seeds ± {100 * statistics.stdev(scores):.1f})" if len(scores) > 1 else ""
-    beyond = (
-        "the spread between seeds is unknown with one seed, and comes on top"
+    spread = f" (± {100 * statistics.stdev(scores):.1f} between seeds)" if len(scores) > 1 else ""
+    seeds = (
+        "; with one seed, the spread between trainings is not known and comes on top"
         if limit.seeds is None
-        else f"from the choice of the pictures and, ± {limit.seeds:.1f} points a difference, from the seeds"
+        else f", {limit.seeds:.1f} from the spread between seeds"
     )
     yield (
         f"Row 1 reaches {statistics.fmean(scores):.1%}{spread}. Differences up to {limit.limit:.1f} points can be"
-        f" chance ({beyond}), and of twenty comparisons one goes beyond that without a reason."
+        f" chance (standard errors: at most {limit.sampling:.1f} from the choice of the pictures{seeds}); even so, of"
+        " twenty comparisons one goes beyond that without a reason."
     )
     differences = compared(study)
     for rescaled, words in ((True, "At the base's speed"), (False, "At the base's widths")):
@@ -249,15 +251,11 @@ def _over(value: float | None, base: float | None) -> str:
 
 def _noise(study: AblationStudy) -> str:
     """The base against itself, in both runtimes."""
-    controls = [
-        row.relative
-        for values in study.speed_records.values()
-        for row in Record.from_dict(values).rows
-        if row.is_control
-    ]
-    if not controls:
-        return ""
-    return " The base measured a second time: " + ", ".join(f"{1 / spread.median:.2f}" for spread in controls) + "."
+    how = study.speed_settings
+    devices = {"eager": how.device, "onnx": "cpu"}
+    again = [control(values, how.clock_of(devices[runtime])) for runtime, values in study.speed_records.items()]
+    shown = ", ".join(f"{spread.median:.2f} ({spread.p25:.2f}-{spread.p75:.2f})" for spread in again if spread)
+    return f" The base measured a second time: {shown}." if shown else ""
 
 
 def _version(study: AblationStudy, key: str, *, rescaled: bool) -> Version | None:
