@@ -1,0 +1,100 @@
+"""The verb that finds out why a model is slow: profile."""
+
+from __future__ import annotations
+
+from contextlib import nullcontext
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from effvit.cli.options import (
+    BatchSize,
+    Device,
+    ImageSize,
+    Json,
+    Output,
+    SpacedLists,
+    check_positive,
+    check_threads,
+    command_line,
+    parse_size,
+)
+
+if TYPE_CHECKING:
+    from effvit.analysis.report import Report
+
+
+def register(app: typer.Typer) -> None:
+    """Add this verb to the command line."""
+    app.command(
+        "profile",
+        cls=SpacedLists,
+        epilog="\b\nExamples:\n  effvit profile efficientvit_m0 timm:swin_tiny_patch4_window7_224\n"
+        "  effvit profile runs/efficientvit_m0-1 torchvision:mobilenet_v3_large --batch 1 --output why/\n"
+        "  effvit profile mine.networks:small --compile --image-size 256\n"
+        "  effvit profile timm:deit_tiny_patch16_224 --cost-only",
+    )(profile)
+
+
+def profile(
+    models: Annotated[list[str], typer.Argument(help="Ours, timm:NAME, torchvision:NAME, runs, module.path:factory.")],
+    batch: BatchSize = 16,
+    image_size: ImageSize = None,
+    weights: Annotated[str | None, typer.Option(help="random, pretrained, or a file.", show_default="random")] = None,
+    threads: Annotated[int | None, typer.Option(help="Threads within an operator.", show_default="torch's")] = None,
+    compiled: Annotated[bool, typer.Option("--compile", help="Let torch.compile make the models first.")] = False,
+    cost_only: Annotated[bool, typer.Option(help="Count MACs and bytes and measure nothing.")] = False,
+    rounds: Annotated[
+        int | None, typer.Option(help="Samples of the wall time of each model.", show_default="10")
+    ] = None,
+    device: Device = "auto",
+    output: Output = None,
+    as_json: Json = False,
+) -> None:
+    """Where the time of models goes, by class of operators, stage and head, and what would make them faster."""
+    from effvit.cli.analysis_output import show
+    from effvit.errors import ConfigError
+    from effvit.files import output_folder
+
+    check_positive(batch=batch, threads=threads, rounds=rounds)
+    check_threads(threads)
+    size = parse_size(image_size)
+    asked = {"--compile": compiled or None, "--threads": threads, "--rounds": rounds}
+    if cost_only and (flags := [flag for flag, value in asked.items() if value is not None]):
+        raise ConfigError(f"--cost-only measures nothing: leave out {', '.join(flags)}")
+    with nullcontext() if output is None else output_folder(output) as folder:
+        if cost_only:
+            report = _counted(models, size, weights, batch)
+        else:
+            options = {"num_threads": threads, "compiled": compiled, "rounds": rounds or 10}
+            report = _measured(models, size, weights, device, batch_size=batch, **options)
+        show(report, output=folder, as_json=as_json)
+
+
+def _counted(models: list[str], size: tuple[int, int] | None, weights: str | None, batch: int) -> Report:
+    from effvit.analysis.cost import count_costs
+    from effvit.analysis.cost_report import costs_report
+    from effvit.analysis.profiling.profiler import find_models
+    from effvit.cli.render import say
+
+    costs = {}
+    for model in find_models(models, image_size=size, weights=weights):
+        say(f"counting the costs of {model.label}")
+        costs[model.label] = count_costs(model.network, model.input_size, batch_size=batch)
+    return costs_report(costs, command=command_line())
+
+
+def _measured(
+    models: list[str], size: tuple[int, int] | None, weights: str | None, device: str, **options: Any
+) -> Report:
+    from effvit.analysis.profiling.profiler import profile as measure
+    from effvit.analysis.profiling.report import profile_report
+    from effvit.cli.render import progress, say
+    from effvit.device import find_device
+
+    where = find_device(device)
+    with progress("measure") as on_round:
+        found = measure(
+            models, device=where, image_size=size, weights=weights, on_step=say, on_round=on_round, **options
+        )
+    return profile_report(found, command=command_line())
