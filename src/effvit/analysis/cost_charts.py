@@ -41,7 +41,8 @@ def bytes_chart(models: Mapping[str, Costs]) -> Figure:
     left.set_xlim(0, 100)
     left.set_xlabel("% of the bytes moved")
     left.set_yticks(places, list(models), fontsize=8)
-    left.legend(fontsize=7, frameon=False, ncols=4, loc="lower center", bbox_to_anchor=(0.5, 1.0))
+    if any(starts):
+        left.legend(fontsize=7, frameon=False, ncols=4, loc="lower center", bbox_to_anchor=(0.5, 1.0))
     megabytes = [costs.bytes_moved / costs.batch_size / 1e6 for costs in models.values()]
     bars = right.barh(places, megabytes, height=0.7, color=THEIRS)
     texts = [
@@ -72,5 +73,6 @@ def parts_chart(costs: Costs) -> Figure:
     panel.invert_yaxis()
     panel.grid(visible=False, axis="y")
     panel.set_xlabel("% of the network")
-    panel.legend(fontsize=8, frameon=False)
+    if rows:
+        panel.legend(fontsize=8, frameon=False)
     return figure

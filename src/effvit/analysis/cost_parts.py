@@ -58,12 +58,17 @@ def parts(costs: Costs, *, max_rows: int = _MAX_ROWS) -> list[Part]:
     order = {id(call): index for index, call in enumerate(costs.calls)}
     found = [(name, calls, False) for name, calls in whole.items()]
     found += [(name, calls, True) for name, calls in rest.items()]
+    found = [part for part in found if _does_something(part[1])]
     found.sort(key=lambda part: order[id(part[1][0])])
     return [
         Part(sum_costs(calls, name=name, kind=kinds[name].kind, num_params=kinds[name].num_params), is_rest)
         for name, calls, is_rest in found
-        if _moved(calls) or any(call.num_macs or not call.is_counted for call in calls)
     ]
+
+
+def _does_something(calls: Sequence[OperatorCall]) -> bool:
+    """Whether not all of these calls are free."""
+    return any(call.bytes_moved or call.num_macs or not call.is_counted for call in calls)
 
 
 def _groups(whole: dict[str, Sequence[OperatorCall]], kinds: dict[str, str], final: set[str]) -> dict[str, list[str]]:
