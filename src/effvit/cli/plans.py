@@ -70,6 +70,9 @@ def plan_training(
     source = None if weights is None else find_weights(weights, asked.model)
     if source is not None and source.config is not None:
         asked = replace_fields(_with_preprocessing_of(base, source), assignments)
+        if base.model == TrainConfig().model and not any(_sets_model(text) for text in assignments):
+            # Weights that say whose they are name the network where nobody else does.
+            asked = replace(asked, model=source.config.name)
     find_device(local_device(asked.device))  # that it cannot be used is said before the pictures are looked for
     asked = replace(asked, distillation=with_absolute_paths(asked.distillation))
     if asked.tensorboard:
@@ -80,8 +83,9 @@ def plan_training(
         # One process looks for all: some sources are indexed or converted at their first use.
         pictures = on_main(lambda: find_data(data, val_fraction=config.val_fraction, seed=config.seed))
     torch.manual_seed(config.seed)  # the initial weights
+    own = None if source is None else source.config
     network = create_model(
-        config.model,
+        own if own is not None and own.name == config.model else config.model,  # a pruned one has no name but its own
         weights=source,
         num_classes=NUM_IMAGENET_CLASSES if pictures is None else len(pictures.class_names),
         image_size=config.preprocessing.image_size,
@@ -91,6 +95,10 @@ def plan_training(
     )
     _check_channels(network, config)
     return TrainingPlan(config, pictures, network, None if source is None else _origin(source))
+
+
+def _sets_model(assignment: str) -> bool:
+    return assignment.partition("=")[0].strip() == "model"
 
 
 def _with_preprocessing_of(base: TrainConfig, source: WeightsFile) -> TrainConfig:

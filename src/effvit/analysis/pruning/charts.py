@@ -12,6 +12,8 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 _BEFORE = "#b8b8b8"
+RATIO_KINDS = ("qk", "value", "ffn", "merge")
+"""Kinds that are told as a ratio to the width of the layer around them, as in Fig. 5."""
 _SHOWN = {"qk": "Q/K", "value": "V", "ffn": "FFN", "width": "width"}
 
 
@@ -27,10 +29,10 @@ def ratios_by_place(plan: Plan) -> Figure:
     for panel, kind in zip(axes, kinds, strict=True):
         knobs = [knob for knob in plan.knobs if knob.kind == kind]
         for row, knob in enumerate(knobs):
-            alone = kind not in ("qk", "value", "ffn")  # against its own full size
-            base = knob.size * knob.heads if alone else knob.width
-            after_base = base if alone else plan.widths[knob.name]
-            before, after = knob.size * knob.heads / base, plan.sizes[knob.name] * knob.heads / after_base
+            alone = kind not in RATIO_KINDS  # against its own full size
+            around, channels = plan.surroundings[knob.name], knob.size * knob.heads
+            before = channels / (channels if alone else knob.width)
+            after = plan.sizes[knob.name] * around.heads / (channels if alone else around.width)
             panel.barh(row, before, height=0.72, color=_BEFORE, label="full" if row == 0 else None)
             panel.barh(row, after, height=0.36, color=OURS, label="pruned" if row == 0 else None)
             panel.annotate(
@@ -45,7 +47,7 @@ def ratios_by_place(plan: Plan) -> Figure:
         panel.invert_yaxis()
         panel.margins(x=0.14)
         panel.set_title(_SHOWN.get(kind, KIND_NAMES[kind]), fontsize=10)
-        panel.set_xlabel("of the full one" if kind not in ("qk", "value", "ffn") else "channels / width", fontsize=8)
+        panel.set_xlabel("of the full one" if kind not in RATIO_KINDS else "channels / width", fontsize=8)
         panel.tick_params(axis="x", labelsize=8)
         panel.grid(visible=False, axis="y")
     figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=2, fontsize=8, frameon=False)

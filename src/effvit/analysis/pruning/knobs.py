@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol, get_args
+from typing import Any, Literal, NamedTuple, Protocol, get_args
 
 from torch import nn
 
@@ -56,6 +56,15 @@ class Knob:
         return smaller if smaller >= self.minimum else None
 
 
+class Surroundings(NamedTuple):
+    """What a size is counted in and compared with; both may shrink with other knobs."""
+
+    width: int
+    """Channels of the layer around it."""
+    heads: int
+    """In how many heads or splits there are as many."""
+
+
 class Ranking(Protocol):
     """A network whose channels stand in an order: what any set of sizes costs, loses and leaves."""
 
@@ -79,8 +88,8 @@ class Ranking(Protocol):
     def masked(self, network: nn.Module, sizes: Sizes) -> nn.Module:
         """A network of the full size with the weights of all that is removed at zero."""
 
-    def widths(self, sizes: Sizes) -> dict[str, int]:
-        """Name of each knob -> channels of the layer that it is in, after the pruning."""
+    def surroundings(self, sizes: Sizes) -> dict[str, Surroundings]:
+        """Name of each knob -> what is around it after the pruning."""
 
     def describe(self, sizes: Sizes) -> dict[str, Any]:
         """The smaller network as plain values for JSON."""

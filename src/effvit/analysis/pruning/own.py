@@ -10,7 +10,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from effvit.analysis.pruning.costs import Cost, config_cost
-from effvit.analysis.pruning.knobs import Knob, Sizes
+from effvit.analysis.pruning.knobs import Knob, Sizes, Surroundings
 from effvit.analysis.pruning.own_groups import split_blocks
 from effvit.analysis.pruning.own_orders import Channels, Kept, KeptBlock, KeptStage, StageOrders, best_first
 from effvit.analysis.pruning.own_surgery import masked, pruned
@@ -113,16 +113,21 @@ class OwnRanking:
         """See `knobs.Ranking`."""
         return masked(self._own(network), self.kept(sizes))
 
-    def widths(self, sizes: Sizes) -> dict[str, int]:
+    def surroundings(self, sizes: Sizes) -> dict[str, Surroundings]:
         """See `knobs.Ranking`."""
         config = self.small_config(sizes)
-        widths = {}
+        found = {}
         for knob in self.knobs:
             place, _, rest = knob.name.partition(".")
             number = 0 if place == "stem" else int(place.removeprefix("stage"))
             before = rest.startswith("enter.") and not rest.endswith("ffn_after")
-            widths[knob.name] = config.stages[number - before].width
-        return widths
+            heads = knob.heads
+            if knob.kind in ("qk", "value"):
+                heads = config.stages[number].blocks[int(rest.partition(".")[0].removeprefix("block"))].num_heads
+            elif knob.kind == "width":
+                heads = config.stages[number].width // sizes[knob.name]
+            found[knob.name] = Surroundings(config.stages[number - before].width, heads)
+        return found
 
     def describe(self, sizes: Sizes) -> dict[str, Any]:
         """See `knobs.Ranking`."""
@@ -215,9 +220,12 @@ class OwnRanking:
             rows = ((split, self.stages[number].width_ranks[split]) for split in splits)
         elif kind == "value":
             number, heads, position, count = context
-            rows = zip(heads, self.stages[number].values(position, count, heads)[0], strict=True)
-            kept = [(head, order[:size]) for head, order in rows]
-            return float(sum(scores[head].sum() - scores[head, list(order)].sum() for head, order in kept))
+            orders, _ = self.stages[number].values(position, count, heads)
+            # Values that can stand nowhere behind the others are in no order: they are gone as well.
+            rows = (
+                (head, [*order[:size], *sorted(set(range(scores.shape[1])) - set(order[:size]))])
+                for head, order in zip(heads, orders, strict=True)
+            )
         else:
             heads = context[1] if context else range(len(scores))
             rows = ((head, best_first(scores[head])) for head in heads)

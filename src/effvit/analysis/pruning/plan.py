@@ -13,7 +13,7 @@ from typing import Any, Literal, get_args
 from torch import nn
 
 from effvit.analysis.pruning.costs import Cost
-from effvit.analysis.pruning.knobs import Knob, Ranking, Sizes, full_sizes
+from effvit.analysis.pruning.knobs import Knob, Ranking, Sizes, Surroundings, full_sizes
 from effvit.analysis.pruning.limits import Limit, LimitKind
 from effvit.errors import ConfigError, unknown_name
 
@@ -60,8 +60,8 @@ class Plan:
     """Everything that could have been turned."""
     steps: tuple[Step, ...]
     """From the full network down to the plan."""
-    widths: dict[str, int]
-    """Channels of the layer around each knob, after the pruning."""
+    surroundings: dict[str, Surroundings]
+    """What is around each knob after the pruning."""
     total_importance: float
     """Sum of the scores of all channels."""
     latency_ms: tuple[float, float] | None = None
@@ -114,9 +114,9 @@ class Plan:
                     "name": knob.name,
                     "kind": knob.kind,
                     "place": knob.place,
-                    "heads": knob.heads,
+                    "heads": {"full": knob.heads, "pruned": self.surroundings[knob.name].heads},
                     "size": {"full": knob.size, "pruned": self.sizes[knob.name]},
-                    "width": {"full": knob.width, "pruned": self.widths[knob.name]},
+                    "width": {"full": knob.width, "pruned": self.surroundings[knob.name].width},
                     "macs_saved": spent[knob.name].macs,
                     "params_saved": spent[knob.name].params,
                     "importance_lost": spent[knob.name].lost,
@@ -177,7 +177,7 @@ def make_plan(
         order=order,
         knobs=ranking.knobs,
         steps=tuple(steps),
-        widths=ranking.widths(steps[-1].sizes),
+        surroundings=ranking.surroundings(steps[-1].sizes),
         # What leaves with a head is in the scores of its channels already.
         total_importance=ranking.lost({k.name: k.size if k.kind == "heads" else 0 for k in ranking.knobs}),
         latency_ms=timed,

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from effvit.analysis.pruning.importance import Groups, Importance, Loss, taylor_scores
 from effvit.analysis.pruning.knobs import Kind, Ranking, check_kinds
 from effvit.analysis.pruning.own import OwnRanking
-from effvit.analysis.pruning.own_groups import find_knobs, refuse_inexact
+from effvit.analysis.pruning.own_knobs import KnobFinder, refuse_inexact
 from effvit.analysis.pruning.timm_parts import TimmRanking, find_channels, full_cost
 from effvit.errors import ConfigError
 from effvit.model.network import EfficientViT
@@ -55,7 +55,7 @@ def find_prunable(
     if isinstance(network, EfficientViT):
         config = network.config
         refuse_inexact(config)
-        own = find_knobs(config, kinds=chosen, multiple=multiple, min_share=min_share)
+        own = KnobFinder(config, kinds=chosen, multiple=multiple, min_share=min_share).find()
         if not own:
             raise ConfigError(f"{config.name} has nothing to prune among {', '.join(chosen)}")
         knobs = tuple(knob for knob, _ in own)

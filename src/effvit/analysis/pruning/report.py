@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from collections import Counter
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from effvit.analysis.pruning.charts import importance_over_cost, ratios_by_place
+from effvit.analysis.pruning.charts import RATIO_KINDS, importance_over_cost, ratios_by_place
 from effvit.analysis.pruning.importance import Importance
-from effvit.analysis.pruning.knobs import KIND_NAMES, Knob
+from effvit.analysis.pruning.knobs import KIND_NAMES
 from effvit.analysis.pruning.plan import Plan
 from effvit.analysis.report import Chart, Report, Table
 
@@ -21,8 +22,24 @@ HOW_SCORED = (
 )
 
 
+class Trial(NamedTuple):
+    """How the full and the pruned network do on held-out pictures, before any fine-tuning."""
+
+    full: tuple[float, float, int]
+    """Mean loss, top-1 as a share, pictures."""
+    pruned: tuple[float, float, int]
+    """The same."""
+
+
 def pruning_report(
-    plan: Plan, found: Importance, *, label: str, weights: str, conditions: str, record: Mapping[str, Any]
+    plan: Plan,
+    found: Importance,
+    *,
+    label: str,
+    weights: str,
+    conditions: str,
+    record: Mapping[str, Any],
+    trial: Trial | None = None,
 ) -> Report:
     """Everything that is to be said of a plan.
 
@@ -33,6 +50,7 @@ def pruning_report(
         weights: Where its weights come from.
         conditions: Pictures, batch size, size: what the scores were found with.
         record: `command`, `environment` and what else belongs into the record.
+        trial: How both networks do on held-out pictures.
     """
     charts = [
         Chart(
@@ -54,7 +72,7 @@ def pruning_report(
         kind="prune",
         title=f"What {label} could do without",
         conditions=conditions,
-        findings=tuple(_findings(plan, found, weights)),
+        findings=tuple(_findings(plan, weights, trial)),
         tables=(_totals(plan), _places(plan), _kinds(plan)),
         charts=tuple(charts),
         record={
@@ -69,11 +87,17 @@ def pruning_report(
                 "by_knob": {name: values.tolist() for name, values in found.scores.items()},
             },
             "plan": plan.to_dict(),
+            "before_fine_tuning": None
+            if trial is None
+            else {
+                name: dict(zip(("loss", "top1", "num_pictures"), values, strict=True))
+                for name, values in trial._asdict().items()
+            },
         },
     )
 
 
-def _findings(plan: Plan, found: Importance, weights: str) -> list[str]:
+def _findings(plan: Plan, weights: str, trial: Trial | None) -> list[str]:
     lost = plan.steps[-1].lost / plan.total_importance if plan.total_importance else 0.0
     lines = [
         f"The plan meets {plan.limit}: {_millions(plan.full_cost.macs)} -> {_millions(plan.cost.macs)} M MACs"
@@ -85,6 +109,11 @@ def _findings(plan: Plan, found: Importance, weights: str) -> list[str]:
         lines.append(
             f"Measured in turns: {plan.latency_ms[1]:.3g} ms for the full network, {plan.latency_ms[0]:.3g} ms for the"
             f" pruned one ({plan.latency_ms[0] / plan.latency_ms[1]:.1%})."
+        )
+    if trial is not None:
+        lines.append(
+            f"Before any fine-tuning, on {trial.full[2]} held-out pictures: top-1 {trial.full[1]:.1%} ->"
+            f" {trial.pruned[1]:.1%}, loss {trial.full[0]:.3f} -> {trial.pruned[0]:.3f}."
         )
     by_kind = _by_kind(plan)
     saved = plan.full_cost.macs - plan.cost.macs
@@ -103,9 +132,10 @@ def _findings(plan: Plan, found: Importance, weights: str) -> list[str]:
         )
     untouched = [knob for knob in plan.knobs if plan.sizes[knob.name] == knob.size]
     if untouched:
-        names = ", ".join(f"{KIND_NAMES[knob.kind]} of {knob.place}" for knob in untouched[:4])
-        more = f" and {len(untouched) - 4} more" if len(untouched) > 4 else ""
-        lines.append(f"Left whole, because each saving there loses more: {names}{more}.")
+        counts = Counter(knob.kind for knob in untouched)
+        every = Counter(knob.kind for knob in plan.knobs)
+        names = ", ".join(f"{KIND_NAMES[kind]} ({counts[kind]} of {every[kind]} places)" for kind in counts)
+        lines.append(f"Left whole, because any saving there would have lost more: {names}.")
     lines += [f"Not pruned, since it could not be exact: {reason}." for reason in plan.left_alone]
     if weights == "random":
         lines.append("The weights are random: the scores say nothing about a trained network.")
@@ -139,18 +169,18 @@ def _places(plan: Plan) -> Table:
     spent = plan.spent()
     rows = []
     for knob in plan.knobs:
-        size, cost = plan.sizes[knob.name], spent[knob.name]
+        size, cost, around = plan.sizes[knob.name], spent[knob.name], plan.surroundings[knob.name]
         rows.append(
             (
                 knob.place,
                 KIND_NAMES[knob.kind],
-                _times(knob, knob.size),
-                _times(knob, size),
+                _times(knob.size, knob.heads),
+                _times(size, around.heads),
                 f"{size / knob.size:.0%}",
-                f"{ratio(knob, knob.size, knob.width):.2f}" if knob.kind in _RATIO_KINDS else "",
-                f"{ratio(knob, size, plan.widths[knob.name]):.2f}" if knob.kind in _RATIO_KINDS else "",
-                f"{cost.macs / 1e6:.2f}" if cost.macs else "0",
-                f"{cost.lost / plan.total_importance:.2%}" if cost.macs or cost.lost else "0",
+                f"{knob.size * knob.heads / knob.width:.2f}" if knob.kind in RATIO_KINDS else "",
+                f"{size * around.heads / around.width:.2f}" if knob.kind in RATIO_KINDS else "",
+                f"{cost.macs / 1e6:.3g}",
+                _share(cost.lost, plan.total_importance, 2) if cost.lost else "0",
             )
         )
     columns = (
@@ -166,15 +196,12 @@ def _places(plan: Plan) -> Table:
     )
 
 
-_RATIO_KINDS = ("qk", "value", "ffn", "merge")
-
-
 def _kinds(plan: Plan) -> Table:
     saved, lost = plan.full_cost.macs - plan.cost.macs, plan.steps[-1].lost
     rows = []
     for kind, (macs, gone, kept, size) in _by_kind(plan).items():
         rows.append(
-            (KIND_NAMES[kind], f"{kept / size:.0%}", f"{macs / 1e6:.2f}", _share(macs, saved), _share(gone, lost))
+            (KIND_NAMES[kind], f"{kept / size:.0%}", f"{macs / 1e6:.3g}", _share(macs, saved), _share(gone, lost))
         )
     return Table(
         title="What is cut, by kind",
@@ -200,13 +227,8 @@ def _by_kind(plan: Plan) -> dict[str, tuple[int, float, int, int]]:
     return result
 
 
-def ratio(knob: Knob, size: int, width: int) -> float:
-    """Channels of all heads over the width of the layer around them, as Fig. 5 has it."""
-    return size * knob.heads / width
-
-
-def _times(knob: Knob, size: int) -> str:
-    return f"{size} x {knob.heads}" if knob.heads > 1 else str(size)
+def _times(size: int, heads: int) -> str:
+    return f"{size} x {heads}" if heads > 1 else str(size)
 
 
 def _millions(number: int) -> str:
@@ -217,10 +239,5 @@ def _left(after: float, before: float) -> str:
     return f"{after / before:.1%}"
 
 
-def _share(part: float, whole: float) -> str:
-    return f"{part / whole:.0%}" if whole else "-"
-
-
-def places_of(knobs: Sequence[Knob]) -> list[str]:
-    """Places in order, each once."""
-    return list(dict.fromkeys(knob.place for knob in knobs))
+def _share(part: float, whole: float, digits: int = 0) -> str:
+    return f"{part / whole:.{digits}%}" if whole else "-"

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from effvit.analysis.cost import count_costs
 from effvit.analysis.pruning.costs import Cost
 from effvit.analysis.pruning.importance import Groups, Part
-from effvit.analysis.pruning.knobs import Kind, Knob, Sizes, make_knob
+from effvit.analysis.pruning.knobs import Kind, Knob, Sizes, Surroundings, make_knob
 from effvit.analysis.pruning.own_orders import best_first
 from effvit.analysis.pruning.timm_layers import dims_of, is_attention, is_feed_forward, narrow
 
@@ -73,9 +73,9 @@ class TimmRanking:
         """See `knobs.Ranking`: here any sizes go together."""
         return dict(sizes)
 
-    def widths(self, sizes: Sizes) -> dict[str, int]:
+    def surroundings(self, sizes: Sizes) -> dict[str, Surroundings]:
         """See `knobs.Ranking`: they stay."""
-        return {knob.name: knob.width for knob in self.knobs}
+        return {knob.name: Surroundings(knob.width, knob.heads) for knob in self.knobs}
 
     def describe(self, sizes: Sizes) -> dict[str, Any]:
         """See `knobs.Ranking`: the shapes that `timm_layers.narrow` takes."""

@@ -1,0 +1,273 @@
+"""From a model, pictures and a limit to a pruned network on the disk and a report, with progress on the screen."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import timm
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from effvit.analysis.pruning.importance import taylor_scores
+from effvit.analysis.pruning.knobs import Kind
+from effvit.analysis.pruning.limits import Limit
+from effvit.analysis.pruning.plan import Latency, Order, Plan, make_plan
+from effvit.analysis.pruning.prunable import find_prunable
+from effvit.analysis.pruning.report import Trial, pruning_report
+from effvit.analysis.pruning.saved import save_pruned
+from effvit.analysis.report import Report
+from effvit.cli.published import imagenet_description
+from effvit.cli.render import progress, say, steps
+from effvit.data.datasets import find_data
+from effvit.data.loaders import PictureLoader, UnreadableCount
+from effvit.data.order import Order as PictureOrder
+from effvit.data.samples import PictureData, Sample
+from effvit.data.transforms import eval_transform, normalize
+from effvit.deploy.rewrite import rewrite
+from effvit.environment import environment
+from effvit.errors import DataError
+from effvit.model.checkpoints import WeightsInfo, save
+from effvit.model.network import EfficientViT
+from effvit.model.published import NUM_IMAGENET_CLASSES
+from effvit.model.sources import RANDOM, FoundModel, find_model
+from effvit.model.variants import VARIANTS
+from effvit.timing import measure, num_threads, paired_ratio, synchronizer
+
+
+@dataclass(frozen=True, kw_only=True)
+class Scoring:
+    """How scores are found."""
+
+    num_batches: int
+    batch_size: int
+    seed: int
+    num_workers: int
+    device: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Timed:
+    """How a call is timed."""
+
+    batch_size: int
+    num_threads: int
+
+
+def prune_model(
+    source: str,
+    data: str,
+    limit: Limit,
+    *,
+    weights: str | None,
+    image_size: tuple[int, int] | None,
+    kinds: Sequence[Kind],
+    order: Order,
+    multiple: int,
+    min_share: float,
+    scoring: Scoring,
+    timed: Timed,
+    output: Path | None,
+    command: str,
+) -> Report:
+    """Score, plan, cut and save; the report of it.
+
+    Raises:
+        ConfigError: If the model cannot be pruned, or not below the limit.
+        DataError: If the pictures are none or of other classes.
+    """
+    pictures = find_data(data, seed=scoring.seed)
+    torch.manual_seed(scoring.seed)  # random weights are the same each time
+    num_classes = len(pictures.class_names) if _takes_classes(source, weights) else None
+    found = find_model(source, image_size=image_size, weights=weights, num_classes=num_classes)
+    # The costs and what cannot be pruned at all are said before any picture is read.
+    prunable = find_prunable(found.network, found.input_size, kinds=kinds, multiple=multiple, min_share=min_share)
+    network = found.network.to(scoring.device).eval()
+    names = _names_of(found, pictures, scoring.device)
+    train = _shuffled(_renumbered(pictures.train, pictures.class_names, names), scoring)
+    with progress(f"score {found.label}") as on_batch:
+        total = min(scoring.num_batches, -(-len(train) // scoring.batch_size))
+        scores = taylor_scores(
+            network,
+            prunable.groups,
+            F.cross_entropy,
+            _batches(train, found, scoring),
+            on_batch=lambda done: on_batch(done, total),
+        )
+    ranking = prunable.rank(scores)
+    with steps() as on_step:
+        stopwatch = _stopwatch(network, found.input_size, timed, scoring.device) if limit.kind == "latency" else None
+        what = "candidates timed" if stopwatch else "steps planned"
+        plan = make_plan(
+            ranking,
+            limit,
+            order=order,
+            network=network,
+            latency=stopwatch,
+            on_step=lambda done: on_step(f"{done} {what}"),
+        )
+    small = ranking.pruned(network, plan.sizes)
+    val = _shuffled(_renumbered(pictures.val, pictures.class_names, names), scoring)
+    trial = Trial(full=_loss_and_top1(network, val, found, scoring), pruned=_loss_and_top1(small, val, found, scoring))
+    if output is not None:
+        _save(output, small, found, source, names, num_classes, plan)
+    height, width = found.input_size[1:]
+    conditions = (
+        f"{found.label}, {found.weights} weights; scored on {scores.num_pictures} training pictures in"
+        f" {scores.num_batches} batches, loss {scores.loss:.3f}; costs of one picture of {height} x {width} pixels."
+    )
+    if limit.kind == "latency":
+        conditions += (
+            f" Times are of {'the deploy form' if isinstance(network, EfficientViT) else 'the network as it is'}, batch"
+            f" {timed.batch_size}, {timed.num_threads} threads, {scoring.device}."
+        )
+    return pruning_report(
+        plan,
+        scores,
+        label=found.label,
+        weights=found.weights,
+        conditions=conditions,
+        trial=trial,
+        record={
+            "command": command,
+            "environment": environment(),
+            "image_size": [height, width],
+            "batch_size": scoring.batch_size,
+            "seed": scoring.seed,
+        },
+    )
+
+
+def _takes_classes(source: str, weights: str | None) -> bool:
+    """Whether a network by this name is made anew, for as many classes as the pictures have."""
+    if Path(source).is_dir():
+        return False
+    if weights is None or weights == RANDOM:
+        is_timm = timm.is_model(source.removeprefix("timm:").removeprefix("timm/").partition(".")[0])
+        return source in VARIANTS or source.startswith("torchvision:") or is_timm
+    return weights != "pretrained" and source not in VARIANTS and not source.startswith("torchvision:")
+
+
+def _names_of(found: FoundModel, pictures: PictureData, device: str) -> tuple[str, ...]:
+    """What the network's outputs are called, in the words of the pictures.
+
+    Raises:
+        DataError: If it has other classes than the pictures.
+    """
+    with torch.no_grad():
+        outputs = found.network(torch.zeros(1, *found.input_size, device=device))
+    number = outputs.shape[-1]
+    namings = [] if found.class_names is None else [found.class_names]
+    if found.class_names is None and len(pictures.class_names) == number:
+        namings.append(pictures.class_names)
+    if number == NUM_IMAGENET_CLASSES:
+        described = imagenet_description(found.preprocessing)
+        namings += [described.class_names, *(names for _, names in described.namings)]
+    for names in namings:
+        if set(pictures.class_names) <= set(names) and len(names) == number:
+            return tuple(names)
+    example = next((name for name in pictures.class_names if not namings or name not in namings[0]), "")
+    raise DataError(
+        f"{found.label} has {number} classes and the pictures {len(pictures.class_names)} that do not fit them"
+        + (f", such as {example!r}" if example else "")
+    )
+
+
+def _renumbered(samples: Sequence[Sample], names: Sequence[str], outputs: Sequence[str]) -> list[Sample]:
+    """Samples whose targets point into the network's outputs."""
+    position = [outputs.index(name) for name in names]
+    return [sample._replace(target=position[sample.target]) for sample in samples]
+
+
+def _shuffled(samples: list[Sample], scoring: Scoring) -> list[Sample]:
+    """As many pictures as the batches take, drawn over all classes."""
+    generator = torch.Generator().manual_seed(scoring.seed)
+    chosen = torch.randperm(len(samples), generator=generator)[: scoring.num_batches * scoring.batch_size]
+    return [samples[position] for position in chosen.tolist()]
+
+
+def _batches(samples: Sequence[Sample], found: FoundModel, scoring: Scoring) -> Iterator[tuple[Tensor, Tensor]]:
+    loader = PictureLoader(
+        samples,
+        eval_transform(found.preprocessing),
+        batch_size=scoring.batch_size,
+        order=PictureOrder.IN_ORDER,
+        num_workers=scoring.num_workers,
+    )
+    unreadable = UnreadableCount(len(samples))
+    for batch in loader.batches():
+        unreadable.add(batch.unreadable)
+        if len(batch.targets):
+            images = normalize(batch.images.to(scoring.device), found.preprocessing)
+            yield images, batch.targets.to(scoring.device)
+    for reason in unreadable.reasons:
+        say(f"unreadable: {reason}")
+
+
+def _loss_and_top1(
+    network: nn.Module, samples: Sequence[Sample], found: FoundModel, scoring: Scoring
+) -> tuple[float, float, int]:
+    loss, right, count = 0.0, 0, 0
+    with progress("evaluate") as on_batch, torch.inference_mode():
+        total = -(-len(samples) // scoring.batch_size)
+        for done, (images, targets) in enumerate(_batches(samples, found, scoring), start=1):
+            logits = network(images)
+            loss += float(F.cross_entropy(logits, targets, reduction="sum"))
+            right += int((logits.argmax(1) == targets).sum())
+            count += len(targets)
+            on_batch(done, total)
+    return loss / count, right / count, count
+
+
+def _stopwatch(network: nn.Module, input_size: tuple[int, int, int], timed: Timed, device: str) -> Latency:
+    """Times a candidate and the full network in turns, both in the form that is deployed."""
+    images = torch.randn(timed.batch_size, *input_size, device=device)
+    full = rewrite(network)
+
+    def latency(candidate: nn.Module) -> tuple[float, float]:
+        small = rewrite(candidate)
+        with num_threads(timed.num_threads), torch.inference_mode():
+            timings = measure(
+                {"full": lambda: full(images), "pruned": lambda: small(images)},
+                rounds=15,
+                min_round_seconds=0.05,
+                warmup_seconds=0.3,
+                synchronize=synchronizer(device),
+            )
+        # The ratio of the same rounds is steadier than either time.
+        whole = timings["full"].latency_ms
+        return whole * paired_ratio(timings["pruned"], timings["full"]).median, whole
+
+    return latency
+
+
+def _save(
+    output: Path,
+    small: nn.Module,
+    found: FoundModel,
+    source: str,
+    names: tuple[str, ...],
+    num_classes: int | None,
+    plan: Plan,
+) -> None:
+    provenance = {"pruned_from": found.label, "weights": found.weights, "limit": str(plan.limit)}
+    folder = output / "weights"
+    if isinstance(small, EfficientViT):
+        info = WeightsInfo(class_names=names, preprocessing=found.preprocessing, provenance=provenance)
+        save(folder, small, info)
+        say(f"pruned weights are in {folder}; go on with: effvit train DATA --weights {shlex.quote(str(folder))}")
+        return
+    save_pruned(
+        folder,
+        small,
+        source=source,
+        image_size=(found.input_size[1], found.input_size[2]),
+        preprocessing=found.preprocessing,
+        num_classes=num_classes,
+        class_names=names,
+        provenance=provenance,
+    )
+    say(f"pruned weights are in {folder}; open them with effvit.analysis.pruning.saved.load_pruned")
