@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from effvit.analysis.width_search import next_index, search
 from effvit.device import find_device
 from effvit.errors import ConfigError
 from effvit.timing import Spread, Timing, measure, num_threads, spread, synchronizer
@@ -23,10 +24,6 @@ CONTROL = "control"
 """Label under which the baseline takes part a second time: its ratio to itself shows the noise."""
 MAX_CONFIRMATIONS = 8
 """Widths that are measured at length before a search is given up."""
-_USUAL_POWER = 1.5
-"""How fast speed falls with width before two widths are known: between 1, element-wise work, and 2, products."""
-_LEAST_POWER = 0.1
-"""The least that is believed: noise between two near widths can make it anything."""
 _BASELINE = "\0baseline"
 """The baseline's place among the calls; no label is like it."""
 
@@ -219,25 +216,47 @@ def match_speed(
             on_trial(trial)
         return math.log(trial.speed.median / speed)
 
-    tried: dict[int, float] = {}
-    index = len(widths) // 2 if start is None else min(range(len(widths)), key=lambda i: abs(widths[i] - start))
-    while index not in tried:
-        tried[index] = excess_of(index, rounds)
-        if abs(tried[index]) <= tolerance / 4:
-            break
-        index = _next(index, tried, tried, widths)
+    tried = search(lambda index: excess_of(index, rounds), widths, start, enough=tolerance / 4)
     confirmed: dict[int, float] = {}
     index = min(tried, key=lambda i: abs(tried[i]))
     while index not in confirmed and len(confirmed) < MAX_CONFIRMATIONS:
         confirmed[index] = excess_of(index, confirm_rounds)
         if abs(confirmed[index]) <= tolerance / 2:
             break
-        index = _next(index, confirmed, {**tried, **confirmed}, widths)
+        index = next_index(index, confirmed, {**tried, **confirmed}, widths)
     best = min(confirmed, key=lambda i: abs(confirmed[i]))
     found = next(trial for trial in reversed(trials) if trial.width == widths[best] and trial.rounds == confirm_rounds)
     if abs(found.speed.median / speed - 1) > tolerance:
         raise ConfigError(f"{label}: {_no_match(trials, best, widths, speed, tolerance)}")
     return Match(width=widths[best], target=speed, confirmed=found, trials=tuple(trials))
+
+
+def nearest_width(
+    make: Callable[[int], nn.Module],
+    widths: Sequence[int],
+    baseline: nn.Module,
+    *,
+    measure: RelativeSpeed,
+    speed: float = 1.0,
+    start: int | None = None,
+    rounds: int = 7,
+    on_trial: Callable[[Trial], None] | None = None,
+) -> int:
+    """The width whose speed comes nearest to the target, however far it is: for coarse widths, before a finer search.
+
+    Arguments and errors are those of `match_speed`.
+    """
+    widths = sorted(set(widths))
+    _check(widths, speed, 0.5, rounds, rounds)
+
+    def excess_of(index: int) -> float:
+        trial = Trial(width=widths[index], speed=measure(make(widths[index]), baseline, rounds), rounds=rounds)
+        if on_trial is not None:
+            on_trial(trial)
+        return math.log(trial.speed.median / speed)
+
+    tried = search(excess_of, widths, start, enough=0.0)
+    return widths[min(tried, key=lambda index: abs(tried[index]))]
 
 
 def _check(widths: Sequence[int], speed: float, tolerance: float, rounds: int, confirm_rounds: int) -> None:
@@ -252,27 +271,6 @@ def _check(widths: Sequence[int], speed: float, tolerance: float, rounds: int, c
         faults.append(f"rounds must be at least 1, got {rounds} and {confirm_rounds}")
     if faults:
         raise ConfigError("match_speed: " + "; ".join(faults))
-
-
-def _next(index: int, values: Mapping[int, float], known: Mapping[int, float], widths: Sequence[int]) -> int:
-    """The width to measure after `index`, or one that was measured already: then there is nothing left to try.
-
-    Speed falls about as a power of the width. The power is taken from what is known, and the next width is where it
-    meets the target, inside the bracket of the `values` on both sides of it.
-    """
-    low = max((i for i, excess in values.items() if excess > 0), default=-1)  # the widest that is fast enough
-    high = min((i for i, excess in values.items() if excess <= 0), default=len(widths))  # the narrowest that is not
-    if high - low <= 1:
-        return index
-    first, last = min(known), max(known)
-    power = _USUAL_POWER
-    if first != last:
-        power = max((known[first] - known[last]) / math.log(widths[last] / widths[first]), _LEAST_POWER)
-    wanted = widths[index] * math.exp(min(values[index] / power, 30.0))
-    nearest = min(range(low + 1, high), key=lambda i: abs(widths[i] - wanted))
-    if low >= 0 and high < len(widths) and min(nearest - low, high - nearest) < (high - low) // 4:
-        return (low + high) // 2  # the power misleads: an end of the bracket would creep
-    return nearest
 
 
 def _no_match(trials: Sequence[Trial], best: int, widths: Sequence[int], speed: float, tolerance: float) -> str:

@@ -1,4 +1,7 @@
-"""The networks whose share of attention can be varied, by name: DeiT, Swin and ours."""
+"""The networks whose share of attention can be varied, by name: DeiT, Swin and ours.
+
+A network has two dials for its speed: the width, in steps that processors like, and finer the inner widths of layers.
+"""
 
 from __future__ import annotations
 
@@ -18,6 +21,8 @@ from effvit.model.variants import VARIANTS
 
 _NARROWEST, _WIDEST = 0.2, 4.0
 """Widths that may be tried, over the baseline's."""
+INNER_PERCENTS = range(50, 201)
+"""What the inside of layers may be scaled to, in percent."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,7 +41,7 @@ class Family:
     """Its authors' width."""
     width_is: str
     """Which width that is."""
-    step: int = 1
+    step: int
     """Widths go in steps of this."""
     build: Callable[[Subnetwork], nn.Module]
     """Makes one of its networks, with random weights."""
@@ -59,6 +64,8 @@ class Subnetwork:
     """How many layers are attention."""
     width: int
     """Its width, as the family counts it."""
+    inner: int = 100
+    """What the inside of the layers is scaled to, in percent: hidden channels, and a head's."""
     image_size: Size
     """Height and width of the pictures, in pixels."""
     num_classes: int = 1000
@@ -131,6 +138,7 @@ def _deit(name: str, label: str, width: int, num_heads: int) -> Family:
             num_heads=num_heads,
             image_size=network.image_size,
             num_classes=network.num_classes,
+            inner=network.inner / 100,
         )
 
     def tokens(image_size: Size) -> dict[str, Any]:
@@ -144,6 +152,7 @@ def _deit(name: str, label: str, width: int, num_heads: int) -> Family:
         num_attention=num_layers // 2,
         width=width,
         width_is="channels of a token",
+        step=8,
         build=build,
         tokens=tokens,
     )
@@ -158,6 +167,7 @@ def _swin(name: str, label: str, width: int, depths: tuple[int, ...], num_heads:
             num_heads=num_heads,
             image_size=network.image_size,
             num_classes=network.num_classes,
+            inner=network.inner / 100,
         )
 
     def tokens(image_size: Size) -> dict[str, Any]:
@@ -172,6 +182,7 @@ def _swin(name: str, label: str, width: int, depths: tuple[int, ...], num_heads:
         num_attention=sum(depths),
         width=width,
         width_is="channels of the first stage",
+        step=4,  # all stages but the first are multiples of 8
         build=build,
         tokens=tokens,
     )
@@ -179,7 +190,7 @@ def _swin(name: str, label: str, width: int, depths: tuple[int, ...], num_heads:
 
 def _own(config: EfficientViTConfig) -> Family:
     def build(network: Subnetwork) -> nn.Module:
-        changed = with_attention(config, network.num_attention, network.width)
+        changed = with_attention(config, network.num_attention, network.width, inner=network.inner / 100)
         return EfficientViT(replace(changed, image_size=network.image_size, num_classes=network.num_classes))
 
     def tokens(image_size: Size) -> dict[str, Any]:

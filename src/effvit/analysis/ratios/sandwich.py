@@ -7,8 +7,13 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from itertools import pairwise
 
-from effvit.analysis.ratios.spread import spread_evenly
+from effvit.analysis.ratios.spread import multiples, spread_evenly
 from effvit.model.config import BlockConfig, EfficientViTConfig, StageConfig
+
+FFN_STEP, VALUE_STEP = 8, 2
+"""Hidden channels, and channels of a head's values, are multiples of these."""
+_WIDTH_STEP = 8
+"""Widths are multiples of this, and of the heads."""
 
 
 def num_layers_of(config: EfficientViTConfig) -> int:
@@ -21,15 +26,18 @@ def num_attention_of(config: EfficientViTConfig) -> int:
     return sum(block.num_heads > 0 for stage in config.stages for block in stage.blocks)
 
 
-def with_attention(config: EfficientViTConfig, num_attention: int, width: int) -> EfficientViTConfig:
+def with_attention(
+    config: EfficientViTConfig, num_attention: int, width: int, *, inner: float = 1.0
+) -> EfficientViTConfig:
     """A network of the family with another share of attention and another width.
 
-    Each stage keeps its number of layers. Heads, Q/K width and feed-forward ratio are the network's own.
+    Each stage keeps its number of layers. Heads and Q/K width are the network's own.
 
     Args:
         config: A network whose blocks within a stage are alike, such as M0..M5.
         num_attention: How many of its layers are attention.
         width: Channels of the last stage; the others are scaled alike and rounded, so that heads stay whole.
+        inner: What the inside of the blocks' layers is scaled by: hidden channels and values.
 
     Raises:
         ConfigError: If it has not that many layers, or the width does not suit the heads.
@@ -49,7 +57,7 @@ def with_attention(config: EfficientViTConfig, num_attention: int, width: int) -
                 squeeze_dim=_rescale(subsample.squeeze_dim, old[0], widths[index - 1]),
                 ffn_dim_after=_rescale(subsample.ffn_dim_after, old[1], new),
             )
-        blocks = tuple(_blocks(stage.blocks[0], row, stage.width, new)) if row else ()
+        blocks = tuple(_blocks(stage.blocks[0], row, new / stage.width * inner)) if row else ()
         stages.append(replace(stage, width=new, subsample=subsample, blocks=blocks))
     stem = tuple(max(1, _rescale(channels, config.stages[0].width, widths[0])) for channels in config.stem_widths)
     name = f"{config.name}-attention-{num_attention}-width-{width}"
@@ -58,29 +66,30 @@ def with_attention(config: EfficientViTConfig, num_attention: int, width: int) -
 
 def step_of(config: EfficientViTConfig) -> int:
     """The width of the last stage goes in steps of this: its heads stay whole."""
-    return math.lcm(_heads(config)[-1], 4)
+    return math.lcm(_heads(config)[-1], _WIDTH_STEP)
 
 
-def _blocks(like: BlockConfig, row: Sequence[bool], old: int, new: int) -> Iterator[BlockConfig]:
+def _blocks(like: BlockConfig, row: Sequence[bool], scale: float) -> Iterator[BlockConfig]:
     """Layers, True for attention, cut into blocks of one attention each.
 
     The feed-forward layers between two attentions are shared by their blocks. Where the cut lies does not change the
     function: layers run in this order.
     """
-    ffn_dim = _rescale((like.ffn_dims_after or like.ffn_dims_before)[0], old, new)
+    ffn_dim = scale * (like.ffn_dims_after or like.ffn_dims_before)[0]
+    ffn_dims = tuple(multiples([ffn_dim] * row.count(False), FFN_STEP))
     places = [index for index, is_attention in enumerate(row) if is_attention]
     if not places:
-        ffn_dims = (ffn_dim,) * len(row)
         yield replace(like, num_heads=0, value_dim=0, query_kernels=(), ffn_dims_before=ffn_dims, ffn_dims_after=())
         return
     cuts = [0, *((left + right + 2) // 2 for left, right in pairwise(places)), len(row)]
-    for place, (start, end) in zip(places, pairwise(cuts), strict=True):
+    value_dims = multiples([scale * like.value_dim] * len(places), VALUE_STEP)
+    done = 0
+    for place, value_dim, (start, end) in zip(places, value_dims, pairwise(cuts), strict=True):
+        middle, last = done + place - start, done + end - start - 1
         yield replace(
-            like,
-            value_dim=_rescale(like.value_dim, old, new),
-            ffn_dims_before=(ffn_dim,) * (place - start),
-            ffn_dims_after=(ffn_dim,) * (end - place - 1),
+            like, value_dim=value_dim, ffn_dims_before=ffn_dims[done:middle], ffn_dims_after=ffn_dims[middle:last]
         )
+        done = last
 
 
 def _heads(config: EfficientViTConfig) -> list[int]:
@@ -92,8 +101,8 @@ def _num_layers(stage: StageConfig) -> int:
 
 
 def _scaled(widths: Sequence[int], num_heads: Sequence[int], last: int) -> list[int]:
-    """All widths scaled so that the last is `last`, each other rounded to what its heads and vectors of 4 divide."""
-    steps = [math.lcm(heads, 4) for heads in num_heads]
+    """All widths scaled so that the last is `last`, each other rounded to a multiple of its heads and of the step."""
+    steps = [math.lcm(heads, _WIDTH_STEP) for heads in num_heads]
     scaled = [max(step, round(w * last / widths[-1] / step) * step) for w, step in zip(widths, steps, strict=True)]
     return [*scaled[:-1], last]
 

@@ -1,6 +1,8 @@
-"""Which layers of a network are attention, if a given number of them is."""
+"""Which layers of a network are attention, if a given number of them is, and how wide each is inside."""
 
 from __future__ import annotations
+
+from collections.abc import Iterable
 
 from effvit.errors import ConfigError
 
@@ -33,3 +35,18 @@ def count_for(share: float, num_layers: int) -> int:
     if not 0 <= share <= 1:
         raise ConfigError(f"a share of attention must be in 0..1, got {share}")
     return int(share * num_layers + 0.5)
+
+
+def multiples(exact: Iterable[float], step: int) -> list[int]:
+    """Numbers rounded to multiples of a step, at least one step, so that their running sums stay nearest to the exact.
+
+    Layers that should all be 163 wide become 160, 168, 160, 160, ...: together they are what they should be, and each
+    is a width that processors like.
+    """
+    rounded: list[int] = []
+    total = owed = 0.0
+    for number in exact:
+        total += number
+        rounded.append(max(step, int((total - owed) / step + 0.5) * step))
+        owed += rounded[-1]
+    return rounded

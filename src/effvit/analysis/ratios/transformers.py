@@ -4,12 +4,13 @@ But for DeiT's class token, in whose place tokens are averaged: without attentio
 The paper does not say what it did.
 
 A layer is what a transformer's block has two of: a norm and attention, or a norm and a feed-forward layer, each with
-its residual. Any width is possible: a head is as wide as the width over the heads, rounded.
+its residual. What a layer is inside (a feed-forward layer's hidden channels, a head's) follows from the width and can
+be scaled beside it: processors like widths in steps of 8, which are too coarse to bring a network to a speed.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import partial
 from typing import Any
 
@@ -18,11 +19,13 @@ from timm.models.swin_transformer import SwinTransformer, SwinTransformerBlock
 from timm.models.vision_transformer import Attention, VisionTransformer  # type: ignore[attr-defined]
 from torch import Tensor, nn
 
-from effvit.analysis.ratios.spread import spread_evenly
+from effvit.analysis.ratios.spread import multiples, spread_evenly
 from effvit.errors import ConfigError
 
 _FFN_RATIO = 4
 """Hidden channels of a feed-forward layer over its width, in both families."""
+FFN_STEP, HEAD_STEP = 8, 4
+"""Hidden channels, and channels of a head, are multiples of these."""
 _LEAST_WINDOW = 4
 """Side of the smallest window, in tokens: in smaller ones there is little to attend to."""
 _LARGEST_WINDOW = 16
@@ -102,7 +105,14 @@ def swin_maps(image_size: Size, num_stages: int) -> tuple[Size, ...]:
 
 
 def deit(
-    width: int, *, num_layers: int, num_attention: int, num_heads: int, image_size: Size, num_classes: int
+    width: int,
+    *,
+    num_layers: int,
+    num_attention: int,
+    num_heads: int,
+    image_size: Size,
+    num_classes: int,
+    inner: float = 1.0,
 ) -> VisionTransformer:
     """DeiT without distillation and class token, its layers shared out anew.
 
@@ -113,6 +123,7 @@ def deit(
         num_heads: Heads of each.
         image_size: Height and width, in pixels.
         num_classes: Classes.
+        inner: What the inside of layers is scaled by.
     """
     network = VisionTransformer(
         img_size=image_size,
@@ -127,13 +138,15 @@ def deit(
     )
     norm = partial(nn.LayerNorm, width, eps=1e-6)
 
+    row = spread_evenly(num_layers, num_attention)
+    hidden, head_dims = _inner_dims([width] * num_layers, row, [num_heads] * num_layers, inner)
+
     def layer(is_attention: bool) -> ResidualLayer:
         if is_attention:
-            attention = Attention(width, num_heads, attn_head_dim=_head_dim(width, num_heads), qkv_bias=True)
-            return ResidualLayer(norm(), attention)
-        return ResidualLayer(norm(), Mlp(width, _FFN_RATIO * width))
+            return ResidualLayer(norm(), Attention(width, num_heads, attn_head_dim=next(head_dims), qkv_bias=True))
+        return ResidualLayer(norm(), Mlp(width, next(hidden)))
 
-    network.blocks = nn.Sequential(*map(layer, spread_evenly(num_layers, num_attention)))
+    network.blocks = nn.Sequential(*map(layer, row))
     network.init_weights(needs_reset=False)
     return network
 
@@ -146,6 +159,7 @@ def swin(
     num_heads: Sequence[int],
     image_size: Size,
     num_classes: int,
+    inner: float = 1.0,
 ) -> SwinTransformer:
     """Swin, its layers shared out anew over all stages; each stage has two layers for each of its blocks.
 
@@ -156,6 +170,7 @@ def swin(
         num_heads: Heads of each stage.
         image_size: Height and width, in pixels.
         num_classes: Classes.
+        inner: What the inside of layers is scaled by.
     """
     maps = swin_maps(image_size, len(depths))
     window = window_for(maps)
@@ -170,20 +185,23 @@ def swin(
         num_classes=num_classes,
         drop_path_rate=0.0,
     )
-    is_attention = iter(spread_evenly(2 * sum(depths), num_attention))
+    row = spread_evenly(2 * sum(depths), num_attention)
+    places = [index for index, depth in enumerate(depths) for _ in range(2 * depth)]
+    hidden, head_dims = _inner_dims([width * 2**i for i in places], row, [num_heads[i] for i in places], inner)
+    is_attention = iter(row)
     for index, (stage, depth, heads) in enumerate(zip(network.layers, depths, num_heads, strict=True)):
         channels, count = width * 2**index, 0
         layers: list[nn.Module] = []
         for _ in range(2 * depth):
             if not next(is_attention):
-                layers.append(ResidualLayer(nn.LayerNorm(channels), Mlp(channels, _FFN_RATIO * channels)))
+                layers.append(ResidualLayer(nn.LayerNorm(channels), Mlp(channels, next(hidden))))
                 continue
             layers.append(
                 SwinAttentionLayer(
                     channels,
                     input_resolution=maps[index],
                     num_heads=heads,
-                    head_dim=_head_dim(channels, heads),
+                    head_dim=next(head_dims),
                     window_size=window,
                     shift_size=window // 2 if count % 2 else 0,  # every second one, as in Swin
                 )
@@ -194,5 +212,11 @@ def swin(
     return network
 
 
-def _head_dim(width: int, num_heads: int) -> int:
-    return max(1, round(width / num_heads))
+def _inner_dims(
+    widths: Sequence[int], row: Sequence[bool], num_heads: Sequence[int], inner: float
+) -> tuple[Iterator[int], Iterator[int]]:
+    """Hidden channels of each feed-forward layer, and channels of a head of each attention, in order."""
+    ffns = [_FFN_RATIO * inner * width for width, is_attention in zip(widths, row, strict=True) if not is_attention]
+    layers = zip(widths, row, num_heads, strict=True)
+    heads = [inner * width / count for width, is_attention, count in layers if is_attention]
+    return iter(multiples(ffns, FFN_STEP)), iter(multiples(heads, HEAD_STEP))

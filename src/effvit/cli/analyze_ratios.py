@@ -1,0 +1,191 @@
+"""`effvit analyze ratios`: Figure 3 of the paper, how much attention a network should have, made anew."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from effvit.cli.options import (
+    DEVICE_HELP,
+    Json,
+    check_positive,
+    check_threads,
+    command_line,
+    parse_size,
+)
+from effvit.errors import ConfigError
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from effvit.cli.plans import TrainingPlan
+    from effvit.studies.attention_share_curves import Curve
+
+_RECIPE = "scratch_small"
+
+
+def register(analyze: typer.Typer) -> None:
+    """Add this verb to `effvit analyze`."""
+    analyze.command(
+        "ratios",
+        epilog="\b\nExamples:\n"
+        "  effvit analyze ratios deit_tiny swin_tiny --data photos/ --width 48 --image-size 64 --epochs 8"
+        " --output ratios/\n"
+        "  effvit analyze ratios efficientvit_m0 --data photos/ --image-size 128 --speed 1.25,1.5 --output ratios/\n"
+        "  effvit analyze ratios swin_tiny --dry-run\n"
+        "What is in the folder is not made again: the same command goes on after an interruption. Without --data: speed"
+        " and memory alone.",
+    )(ratios)
+
+
+def ratios(
+    families: Annotated[
+        list[str], typer.Argument(help="deit_tiny, swin_tiny (or _small, _base), or ours.", metavar="FAMILY...")
+    ],
+    data: Annotated[
+        str | None, typer.Option(help="Photos to train on, as `effvit train` takes them.", metavar="DATA")
+    ] = None,
+    shares: Annotated[str, typer.Option(help="Attention layers, in percent of all.")] = "0,20,40,60,80,100",
+    speed: Annotated[str, typer.Option(help="Times the baseline's speed; several make several curves.")] = "1.25",
+    width: Annotated[
+        int | None, typer.Option(help="Width of the baseline, for a small scale.", show_default="its authors'")
+    ] = None,
+    epochs: Annotated[int | None, typer.Option(help="Passes over the photos.", show_default="the recipe's")] = None,
+    image_size: Annotated[str, typer.Option(help="Side in pixels, or height and width.", metavar="SIZE")] = "224",
+    seeds: Annotated[str, typer.Option(help="Each network is trained with each of these.")] = "0",
+    recipe: Annotated[str, typer.Option(help="Other settings of the training, see `effvit recipes`.")] = _RECIPE,
+    settings: Annotated[
+        list[str] | None, typer.Option("--set", help="Any other setting: field=value, augmentation.field=value.")
+    ] = None,
+    tolerance: Annotated[float, typer.Option(help="Percent by which a speed may be missed.")] = 3.0,
+    batch: Annotated[int, typer.Option(help="Pictures per call where speed is measured.")] = 16,
+    threads: Annotated[int, typer.Option(help="Threads within an operator.")] = 1,
+    workers: Annotated[
+        int | None, typer.Option(help="Processes that decode photos.", show_default="the recipe's")
+    ] = None,
+    device: Annotated[str, typer.Option(help=DEVICE_HELP, metavar="NAME")] = "cpu",
+    output: Annotated[Path | None, typer.Option(help="Folder of the study.", metavar="DIR")] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="List the networks and their cost, and stop.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Figure 3: networks of one measured speed with 0 to 100 % attention; their accuracy and memory-bound share."""
+    from effvit import timing
+    from effvit.cli.analysis_output import show
+    from effvit.cli.render import emit, say
+    from effvit.cli.study_progress import StudyProgress
+    from effvit.device import find_device
+    from effvit.studies.ablation import Budget, Listeners
+    from effvit.studies.attention_share import plan_curves, study_attention_share
+    from effvit.studies.attention_share_curves import SpeedSettings
+    from effvit.studies.attention_share_report import share_report
+
+    check_positive(batch=batch, threads=threads, epochs=epochs, width=width)
+    check_threads(threads)
+    if not 0 < tolerance < 100:
+        raise ConfigError(f"--tolerance must be above 0 and below 100 percent, got {tolerance:g}")
+    if output is None and not dry_run:
+        raise ConfigError("ratios need --output DIR: hours of work are kept there, and taken from there again")
+    size = parse_size(image_size)
+    assert size is not None
+    asked: dict[str, Any] = {
+        "image_size": size,
+        "shares": [share / 100 for share in _numbers(shares, "--shares")],
+        "speeds": _numbers(speed, "--speed"),
+        "width": width,
+    }
+    curves = plan_curves(families, **asked)  # what is wrong with them is said before the pictures are looked for
+    seed_numbers, where = _seeds(seeds), str(find_device(device))
+    if dry_run:
+        every = [curve for row in curves.values() for curve in row]
+        emit([_planned(curve, count) for curve in every for count in curve.counts], _table, as_json)
+        return
+    assert output is not None
+    budget = None
+    if data is not None:
+        flags = {"epochs": epochs, "num_workers": workers, "device": where}
+        assignments = [*(f"{name}={value}" for name, value in flags.items() if value is not None), *(settings or [])]
+        plan = _plan(data, [f"preprocessing.image_size={size[0]},{size[1]}", *assignments], recipe)
+        assert plan.data is not None
+        budget = Budget(data=plan.data, config=plan.config, seeds=seed_numbers)
+        curves = plan_curves(families, num_classes=len(plan.data.class_names), **asked)
+        count = sum(len(curve.shares) for row in curves.values() for curve in row)
+        say(
+            f"{count} networks, {plan.config.epochs} epochs on {len(plan.data.train)} pictures for each and each of"
+            f" {len(seed_numbers)} seeds, {len(plan.data.val)} held out, {len(plan.data.class_names)} classes"
+        )
+    how = SpeedSettings(batch_size=batch, num_threads=threads, device=where, tolerance=tolerance / 100)
+    try:
+        with timing.num_threads(threads), StudyProgress() as bar:
+            study = study_attention_share(
+                curves,
+                output,
+                budget=budget,
+                speed_settings=how,
+                command=command_line(),
+                listeners=Listeners(on_note=say, on_round=bar.on_round, on_step=bar.on_step, on_run=bar.on_run),
+            )
+    except KeyboardInterrupt:
+        say(f"what is finished is in {output}; the same command goes on from there")
+        raise
+    show(share_report(study), output=output, as_json=as_json)
+
+
+def _numbers(text: str, flag: str) -> list[float]:
+    """`0,20` -> [0.0, 20.0]: numbers from 0 up."""
+    try:
+        numbers = [float(part) for part in text.split(",")]
+    except ValueError:
+        numbers = [-1.0]
+    if not all(0 <= number < 1e9 for number in numbers):
+        raise ConfigError(f"{flag} must be numbers from 0 up with commas between them, got {text!r}")
+    return numbers
+
+
+def _seeds(text: str) -> tuple[int, ...]:
+    parts = [part.strip() for part in text.split(",")]
+    if not all(re.fullmatch(r"\d+", part) for part in parts) or len(set(map(int, parts))) != len(parts):
+        raise ConfigError(f"--seeds must be different whole numbers with commas between them, got {text!r}")
+    return tuple(map(int, parts))
+
+
+def _plan(data: str, assignments: list[str], recipe: str) -> TrainingPlan:
+    """Settings and photos; the network in it is not used."""
+    from effvit.cli.plans import plan_training
+
+    plan = plan_training(data, ["model=efficientvit_tiny", *assignments], weights=None, recipe=recipe)
+    if plan.config.distillation.teacher:
+        raise ConfigError("the networks are trained on labels alone; leave out the teacher")
+    return plan
+
+
+def _planned(curve: Curve, num_attention: int) -> dict[str, Any]:
+    from dataclasses import asdict, replace
+
+    from effvit.studies.attention_share_memory import cost_of
+
+    network = replace(curve.baseline, num_attention=num_attention)
+    return {"speed": curve.speed, **network.to_dict(), **asdict(cost_of(network))}
+
+
+def _table(rows: list[dict[str, Any]]) -> Table:
+    from rich.table import Table
+
+    table = Table(caption_justify="left")
+    for index, column in enumerate(("family", "speed", "layers", "attention %", "params", "MACs", "tokens")):
+        table.add_column(column, justify="left" if index in (0, 2) else "right")
+    for row in rows:
+        height, width = row["maps"][0]
+        table.add_row(
+            row["family"],
+            f"{row['speed']:g}x",
+            row["layers"],
+            f"{100 * row['share']:.0f}",
+            f"{row['num_params']:,}",
+            f"{row['num_macs'] / 1e6:.1f} M",
+            f"{height} x {width}",
+        )
+    table.caption = "at the baseline's width, before any is brought to its speed; A: attention, F: feed-forward"
+    return table

@@ -1,0 +1,116 @@
+"""The widths of each network of Figure 3, found for itself and kept in a file as soon as they are."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from effvit.analysis.ratios.families import INNER_PERCENTS, find_family
+from effvit.analysis.scaling import Match, SpeedMeter, match_speed, nearest_width
+from effvit.errors import RunError
+from effvit.files import read_json, write_json
+from effvit.studies.attention_share_curves import Curve, SpeedSettings, build
+
+_POWER = 1.5
+"""How speed is taken to fall with width, for the first guess only."""
+_INNER_POWER = 0.7
+"""How speed is taken to fall with the inner widths when they are corrected."""
+
+
+@dataclass(frozen=True)
+class Found:
+    """What a network's speed is made of."""
+
+    width: int
+    inner: int
+    match: Match
+
+    def corrected(self, excess: float) -> Found:
+        """With inner widths for a speed that is `excess` times too high; by a percent at least."""
+        wanted = self.inner * excess ** (1 / _INNER_POWER)
+        inner = max(self.inner + 1, round(wanted)) if excess > 1 else min(self.inner - 1, round(wanted))
+        return replace(self, inner=min(max(inner, INNER_PERCENTS[0]), INNER_PERCENTS[-1]))
+
+
+def search_all(
+    wanted: Mapping[str, tuple[Curve, int]],
+    folder: Path,
+    settings: SpeedSettings,
+    meter: SpeedMeter,
+    on_note: Callable[[str], None],
+) -> dict[str, Found]:
+    """Each network's widths; searched for where they are not kept."""
+    found: dict[str, Found] = {}
+    for name, entry in wanted.items():
+        path = folder / f"{name}.json"
+        kept = read_found(path, entry, settings)
+        if kept is None:
+            kept = _find(name, *entry, settings, meter, _guess(entry[0], found))
+            write_found(path, entry, settings, kept)
+            speed = kept.match.confirmed.speed.median
+            on_note(f"{name}: width {kept.width}, {kept.inner} % inside, {speed:.3f} times the baseline's speed")
+        found[name] = kept
+    return found
+
+
+def _find(name: str, curve: Curve, count: int, settings: SpeedSettings, meter: SpeedMeter, start: int) -> Found:
+    """The width that comes nearest to the speed, and the inner width that meets it."""
+    family = find_family(curve.baseline.family)
+    baseline, like = build(curve.baseline), replace(curve.baseline, num_attention=count)
+    width = nearest_width(
+        lambda width: build(replace(like, width=width)),
+        family.widths(like.width),
+        baseline,
+        measure=meter,
+        speed=curve.speed,
+        start=start,
+        rounds=settings.rounds,
+    )
+    match = match_speed(
+        lambda inner: build(replace(like, width=width, inner=inner)),
+        INNER_PERCENTS,
+        baseline,
+        measure=meter,
+        speed=curve.speed,
+        tolerance=settings.tolerance,
+        start=100,
+        rounds=settings.rounds,
+        confirm_rounds=settings.confirm_rounds,
+        label=f"{name} (width {width}, {count} of {family.num_layers} layers attention), inner widths in percent",
+    )
+    return Found(width=width, inner=match.width, match=match)
+
+
+def _guess(curve: Curve, found: Mapping[str, Found]) -> int:
+    """Where to begin: at the width of the curve's network before, which has about as much attention."""
+    before = [entry.width for entry in found.values() if entry.match.target == curve.speed]
+    return before[-1] if before else max(1, round(curve.baseline.width / curve.speed ** (1 / _POWER)))
+
+
+def _asked(entry: tuple[Curve, int], settings: SpeedSettings) -> Any:
+    curve, count = entry
+    return as_json({"baseline": curve.baseline.to_dict(), "speed": curve.speed, "count": count, **asdict(settings)})
+
+
+def read_found(path: Path, entry: tuple[Curve, int], settings: SpeedSettings) -> Found | None:
+    """What is kept of a network; None if nothing is, RunError if it was found with other settings."""
+    if not path.is_file():
+        return None
+    kept = read_json(path)
+    if kept.get("settings") != _asked(entry, settings):
+        raise RunError(f"{path} was found with other settings: give another folder, or remove that file")
+    return Found(width=kept["width"], inner=kept["inner"], match=Match.from_dict(kept["match"]))
+
+
+def write_found(path: Path, entry: tuple[Curve, int], settings: SpeedSettings, found: Found) -> None:
+    """Keep it."""
+    values = {"width": found.width, "inner": found.inner, "match": found.match.to_dict()}
+    write_json(path, {"settings": _asked(entry, settings), **values})
+
+
+def as_json(value: Any) -> Any:
+    """As it would be read back."""
+    return json.loads(json.dumps(value))
