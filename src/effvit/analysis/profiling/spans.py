@@ -120,7 +120,7 @@ def _median(spans: Sequence[Span]) -> Span:
     )
 
 
-def event_cost_us(calls: int = 500, samples: int = 5) -> float:
+def event_cost_us(calls: int = 200, samples: int = 5) -> float:
     """What recording one event costs on this machine, in microseconds: tiny operators with the profiler and without."""
     tiny = torch.zeros(1)
 
