@@ -17,7 +17,7 @@ import typer
 from typer.exceptions import Abort, TyperException
 
 import effvit
-from effvit.cli import benchmarking, data, deployment, dry_run, evaluating, training
+from effvit.cli import analysis, benchmarking, data, deployment, dry_run, evaluating, profiling, training
 from effvit.cli.options import Json
 from effvit.errors import EffvitError, first_line
 
@@ -25,7 +25,7 @@ _INTERRUPTED = 130
 
 app = typer.Typer(
     name="effvit",
-    help="EfficientViT-M (arXiv:2305.07027): train, evaluate, predict, export and measure. Not MIT's EfficientViT.",
+    help="EfficientViT-M (arXiv:2305.07027): train, evaluate, predict, export, measure and analyse. Not MIT's EfficientViT.",
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
     add_completion=False,
@@ -63,6 +63,8 @@ dry_run.register(app)
 evaluating.register(app)
 deployment.register(app)
 benchmarking.register(app)
+profiling.register(app)
+analysis.register(app)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
