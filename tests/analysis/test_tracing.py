@@ -145,12 +145,28 @@ def test_weights_that_are_computed() -> None:
 
 
 def test_fast_path_of_attention_is_off_and_restored() -> None:
+    """On real tensors torch would take one kernel for the whole layer."""
     layer = nn.TransformerEncoderLayer(8, 2, 16, batch_first=True)
-    network = nn.Sequential(nn.Flatten(2), nn.Linear(64, 8), layer)
-    operators = [call.operator for call in count_costs(network, (3, 8, 8)).calls]
-    assert "aten::scaled_dot_product_attention" in operators
-    assert not any("transformer_encoder" in operator or "native_multi_head" in operator for operator in operators)
-    assert torch.backends.mha.get_fastpath_enabled()
+    for first in (nn.Identity(), Reading()):
+        network = nn.Sequential(first, nn.Flatten(2), nn.LazyLinear(8), layer)
+        network(torch.zeros(1, 3, 8, 8))
+        costs = count_costs(network, (3, 8, 8))
+        operators = {call.operator for call in costs.calls}
+        assert costs.traced_on == ("meta" if isinstance(first, nn.Identity) else "cpu")
+        assert "aten::scaled_dot_product_attention" in operators
+        assert not any("transformer_encoder" in operator or "native_multi_head" in operator for operator in operators)
+        assert torch.backends.mha.get_fastpath_enabled()
+
+
+def test_what_hooks_call_belongs_to_their_module() -> None:
+    network = Net()
+    network.body["conv"].register_forward_pre_hook(lambda _, inputs: (inputs[0] * 2,))
+    network.body["conv"].register_forward_hook(lambda _, __, output: output.neg())
+    assert names(network)[:3] == [
+        ("body.conv", "aten::mul"),
+        ("body.conv", "aten::convolution"),
+        ("body.conv", "aten::neg"),
+    ]
 
 
 def test_what_does_not_run_is_one_line() -> None:
