@@ -115,8 +115,11 @@ def prune_model(
     if output is not None:
         _save(output, small, found, source, names, num_classes, plan)
     height, width = found.input_size[1:]
+    label = found.label
+    if isinstance(network, EfficientViT) and network.config.name != label:
+        label = f"{network.config.name} of {label}"  # a folder's name says little
     conditions = (
-        f"{found.label}, {found.weights} weights; scored on {scores.num_pictures} training pictures in"
+        f"{label}, {found.weights} weights; scored on {scores.num_pictures} training pictures in"
         f" {scores.num_batches} batches, loss {scores.loss:.3f}; costs of one picture of {height} x {width} pixels."
     )
     if limit.kind == "latency":
@@ -127,7 +130,7 @@ def prune_model(
     return pruning_report(
         plan,
         scores,
-        label=found.label,
+        label=label,
         weights=found.weights,
         conditions=conditions,
         trial=trial,
