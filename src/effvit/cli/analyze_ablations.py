@@ -17,6 +17,7 @@ from effvit.cli.options import (
     command_line,
     parse_size,
 )
+from effvit.cli.training import _assignments
 from effvit.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -94,8 +95,7 @@ def ablations(
         "num_workers": workers,
         "device": device,
     }
-    assignments = [*(f"{name}={value}" for name, value in flags.items() if value is not None), *(settings or [])]
-    plan = _plan(data, assignments, recipe)
+    plan = _plan(data, _assignments(flags, settings or []), recipe)
     if dry_run:
         versions = plan_versions(plan.network.config, wanted)
         emit([_planned(version) for version in versions], _table, as_json)

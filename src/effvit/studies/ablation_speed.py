@@ -79,7 +79,7 @@ def measure_speeds(
     asked = as_json({"networks": [config.to_dict() for config in configs], "speed": asdict(settings)})
     kept = read_json(path) if path.is_file() else {}
     if kept.get("settings") != asked:
-        kept = {"settings": asked, **_measure(configs, folder, settings, command, on_round, on_step)}
+        kept = as_json({"settings": asked, **_measure(configs, folder, settings, command, on_round, on_step)})
         write_json(path, kept)
     deployed = kept["deployed"]
     records = {runtime: Record.from_dict(kept[runtime]) for runtime in ("eager", "onnx")}
