@@ -75,6 +75,15 @@ def test_bytes_by_class_by_hand() -> None:
     }
 
 
+def test_whatever_multiplies_is_a_product(models: dict[str, Costs]) -> None:
+    costs = models["efficientvit_m0"]
+    assert bytes_by_class(costs)[PRODUCTS] == sum(call.bytes_moved for call in costs.calls if call.num_macs)
+    (table,) = (table for table in costs_report(models).tables if table.title == "efficientvit_m0, by operator")
+    kinds = {row[0]: row[1] for row in table.rows}
+    assert kinds["aten::baddbmm"] == kinds["aten::convolution"] == PRODUCTS
+    assert kinds["aten::relu_"] == ELEMENTWISE
+
+
 class Odd(nn.Module):
     """Reads a number, and multiplies in a way that nobody counts."""
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from effvit.analysis.cost import Costs
 from effvit.analysis.cost_parts import parts
 from effvit.figures import OURS, THEIRS, panels
-from effvit.operators import CLASS_COLOURS, CLASSES, class_of
+from effvit.operators import CLASS_COLOURS, CLASSES, PRODUCTS, class_of
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -18,10 +18,10 @@ _LABELLED = 4.0
 
 
 def bytes_by_class(costs: Costs) -> dict[str, int]:
-    """Bytes read and written by each class of operators, in the order of charts."""
+    """Bytes read and written by each class of operators, in the order of charts; what multiplies is a product."""
     moved = dict.fromkeys(CLASSES, 0)
     for call in costs.calls:
-        moved[class_of(call.operator)] += call.bytes_moved
+        moved[PRODUCTS if call.num_macs else class_of(call.operator)] += call.bytes_moved
     return moved
 
 

@@ -188,7 +188,7 @@ def _operators_table(label: str, costs: Costs) -> Table:
         rows=tuple(
             (
                 row.name + " (not counted)" * bool(row.num_uncounted),
-                class_of(row.name),
+                PRODUCTS if row.num_macs else class_of(row.name),
                 str(row.num_calls - row.num_views),
                 *_work(row, total),
             )
