@@ -16,8 +16,9 @@ from effvit.analysis.profiling import profiler
 from effvit.analysis.profiling.records import Profile
 from effvit.cli import profiling
 from effvit.errors import EffvitError
+from effvit.model.sources import FoundModel
 
-Asked = list[tuple[list[str], dict[str, Any]]]
+Asked = list[tuple[list[FoundModel], dict[str, Any]]]
 
 
 @pytest.fixture
@@ -34,7 +35,7 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> Asked:
     """What the command asks of the library, which measures nothing."""
     calls: Asked = []
 
-    def answer(models: list[str], **arguments: Any) -> Profile:
+    def answer(models: list[FoundModel], **arguments: Any) -> Profile:
         calls.append((models, arguments))
         return profile(model(operator("linear", 1)))
 
@@ -43,23 +44,32 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> Asked:
 
 
 def test_what_is_typed_reaches_the_library(type_in: Callable[[str], object], asked: Asked) -> None:
-    type_in("a timm:b --batch 4 --image-size 96 128 --threads 2 --compile --weights pretrained --device cpu --rounds 3")
+    line = "efficientvit_tiny timm:mobilenetv3_small_050 --image-size 96 128 --weights random"
+    type_in(f"{line} --batch 4 --threads 2 --compile --device cpu --rounds 3")
     ((models, given),) = asked
-    assert models == ["a", "timm:b"]
-    assert (given["batch_size"], given["image_size"], given["num_threads"]) == (4, (96, 128), 2)
-    assert (given["compiled"], given["weights"], given["rounds"], given["device"].type) == (
-        True,
-        "pretrained",
-        3,
-        "cpu",
-    )
+    assert [(model.label, model.input_size, model.weights) for model in models] == [
+        ("efficientvit_tiny", (3, 96, 128), "random"),
+        ("timm:mobilenetv3_small_050", (3, 96, 128), "random"),
+    ]
+    assert (given["batch_size"], given["num_threads"], given["compiled"]) == (4, 2, True)
+    assert (given["rounds"], given["device"].type) == (3, "cpu")
 
 
 def test_what_is_left_out_has_its_default(type_in: Callable[[str], object], asked: Asked) -> None:
-    type_in("a")
-    given = asked[0][1]
-    assert (given["batch_size"], given["image_size"], given["num_threads"]) == (16, None, None)
-    assert (given["compiled"], given["weights"], given["rounds"]) == (False, None, 10)
+    type_in("efficientvit_tiny")
+    ((model,), given) = asked[0]
+    assert model.input_size == (3, 224, 224)
+    assert (given["batch_size"], given["num_threads"], given["compiled"], given["rounds"]) == (16, None, False, 10)
+
+
+def test_ours_stand_beside_their_deploy_form_and_others_alone(type_in: Callable[[str], object], asked: Asked) -> None:
+    type_in("efficientvit_tiny timm:mobilenetv3_small_050 --image-size 64 --rewritten")
+    models = asked[0][0]
+    assert [(model.label, type(model.network).__name__) for model in models] == [
+        ("efficientvit_tiny", "EfficientViT"),
+        ("efficientvit_tiny rewritten", "DeployedEfficientViT"),
+        ("timm:mobilenetv3_small_050", "MobileNetV3"),
+    ]
 
 
 def test_a_small_network_is_measured_and_written(
@@ -96,7 +106,7 @@ def test_costs_alone_measure_nothing(
         ("a --threads 5000", "--threads must be at most 1024, got 5000"),
         ("a --rounds 0", "--rounds must be at least 1, got 0"),
         ("a --image-size big", "--image-size must be a side, or a height and a width, in pixels, got 'big'"),
-        ("a --cost-only --compile --rounds 3", "--cost-only measures nothing: leave out --compile, --rounds"),
+        ("a --cost-only --compile --rewritten", "--cost-only measures nothing: leave out --rewritten, --compile"),
         ("no_such_model", "unknown model 'no_such_model'"),
         ("no_such_model --cost-only", "unknown model 'no_such_model'"),
         ("efficientvit_tiny efficientvit_tiny --cost-only", "a model can take part once only, got twice"),

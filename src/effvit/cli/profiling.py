@@ -22,6 +22,7 @@ from effvit.cli.options import (
 
 if TYPE_CHECKING:
     from effvit.analysis.report import Report
+    from effvit.model.sources import FoundModel
 
 
 def register(app: typer.Typer) -> None:
@@ -31,6 +32,7 @@ def register(app: typer.Typer) -> None:
         cls=SpacedLists,
         epilog="\b\nExamples:\n  effvit profile efficientvit_m0 timm:swin_tiny_patch4_window7_224\n"
         "  effvit profile runs/efficientvit_m0-1 torchvision:mobilenet_v3_large --batch 1 --output why/\n"
+        "  effvit profile efficientvit_m4 --rewritten --batch 1 --threads 1\n"
         "  effvit profile mine.networks:small --compile --image-size 256\n"
         "  effvit profile timm:deit_tiny_patch16_224 --cost-only",
     )(profile)
@@ -42,6 +44,9 @@ def profile(
     image_size: ImageSize = None,
     weights: Annotated[str | None, typer.Option(help="random, pretrained, or a file.", show_default="random")] = None,
     threads: Annotated[int | None, typer.Option(help="Threads within an operator.", show_default="torch's")] = None,
+    rewritten: Annotated[
+        bool, typer.Option("--rewritten", help="Ours a second time, rewritten for inference, beside it.")
+    ] = False,
     compiled: Annotated[bool, typer.Option("--compile", help="Let torch.compile make the models first.")] = False,
     cost_only: Annotated[bool, typer.Option(help="Count MACs and bytes and measure nothing.")] = False,
     rounds: Annotated[
@@ -59,7 +64,7 @@ def profile(
     check_positive(batch=batch, threads=threads, rounds=rounds)
     check_threads(threads)
     size = parse_size(image_size)
-    asked = {"--compile": compiled or None, "--threads": threads, "--rounds": rounds}
+    asked = {"--rewritten": rewritten or None, "--compile": compiled or None, "--threads": threads, "--rounds": rounds}
     if cost_only and (flags := [flag for flag, value in asked.items() if value is not None]):
         raise ConfigError(f"--cost-only measures nothing: leave out {', '.join(flags)}")
     with nullcontext() if output is None else output_folder(output) as folder:
@@ -67,7 +72,7 @@ def profile(
             report = _counted(models, size, weights, batch)
         else:
             options = {"num_threads": threads, "compiled": compiled, "rounds": rounds or 10}
-            report = _measured(models, size, weights, device, batch_size=batch, **options)
+            report = _measured(models, size, weights, device, rewritten, batch_size=batch, **options)
         show(report, output=folder, as_json=as_json)
 
 
@@ -85,16 +90,31 @@ def _counted(models: list[str], size: tuple[int, int] | None, weights: str | Non
 
 
 def _measured(
-    models: list[str], size: tuple[int, int] | None, weights: str | None, device: str, **options: Any
+    models: list[str], size: tuple[int, int] | None, weights: str | None, device: str, rewritten: bool, **options: Any
 ) -> Report:
+    from effvit.analysis.profiling.profiler import find_models
     from effvit.analysis.profiling.profiler import profile as measure
     from effvit.analysis.profiling.report import profile_report
     from effvit.cli.render import progress, say
     from effvit.device import find_device
 
     where = find_device(device)
+    found = find_models(models, image_size=size, weights=weights)
+    if rewritten:
+        found = [form for model in found for form in (model, *_rewritten(model))]
     with progress("measure") as on_round:
-        found = measure(
-            models, device=where, image_size=size, weights=weights, on_step=say, on_round=on_round, **options
-        )
-    return profile_report(found, command=command_line())
+        result = measure(found, device=where, on_step=say, on_round=on_round, **options)
+    return profile_report(result, command=command_line())
+
+
+def _rewritten(model: FoundModel) -> list[FoundModel]:
+    """The deploy form of a network of ours, for its picture size; nothing for others, which have none."""
+    from dataclasses import replace
+
+    from effvit.deploy.rewrite import rewrite
+    from effvit.model.network import EfficientViT
+
+    if not isinstance(model.network, EfficientViT):
+        return []
+    network = rewrite(model.network, image_size=model.input_size[1:])
+    return [replace(model, label=f"{model.label} rewritten", network=network)]

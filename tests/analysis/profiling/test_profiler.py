@@ -118,6 +118,7 @@ class Wrong(nn.Module):
         (["efficientvit_m0"] * 2, {}, "a model can take part once only, got twice: efficientvit_m0"),
         (["efficientvit_m9"], {}, "unknown model 'efficientvit_m9'; nearest: efficientvit_m"),
         ([nn.Conv2d(3, 4, 1)], {"batch_size": 0}, "batch size must be at least 1, got 0"),
+        ([nn.Conv2d(3, 4, 1)], {"device": "mps"}, "the time of operators can be seen on cpu and cuda, not on mps"),
         ([nn.Conv2d(3, 4, 1)], {"passes": 0}, "passes must be at least 1, got 0"),
         ([nn.Conv2d(3, 4, 1)], {"rounds": 0}, "profile: rounds must be at least 1, got 0"),
         ([nn.Linear(3, 4)], {}, "the network does not run on an input of 2x3x64x64"),

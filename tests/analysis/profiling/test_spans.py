@@ -39,7 +39,7 @@ def test_kernels_come_along() -> None:
 def test_one_disturbed_stretch_of_a_pass_is_not_believed() -> None:
     passes = [
         Span(name=PASS, gaps_us=(1, gap), children=(Span(name="aten::mm", gaps_us=(time,)),))
-        for gap, time in ((2, 900), (500, 10), (2, 11))
+        for gap, time in ((2, 900), (500, 10), (2, 11), (3, 12), (4, 13))
     ]
     merged = merge(passes)
     assert merged.gaps_us == (1, 2) and merged.children[0].gaps_us == (11,)

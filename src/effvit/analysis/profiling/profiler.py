@@ -23,9 +23,9 @@ from effvit.errors import ConfigError, first_line
 from effvit.model.network import EfficientViT
 from effvit.model.sources import FoundModel, find_model
 
-_RECORDED_SECONDS = 2.0
+_RECORDED_SECONDS = 3.0
 """About how long a model runs under the profiler."""
-_PASSES = (3, 15)
+_PASSES = (5, 15)
 """Fewest and most passes recorded."""
 
 
@@ -62,7 +62,7 @@ def profile(
     """Find out where the time of a forward pass goes.
 
     The wall time is measured without a profiler, the models taking turns. Then each runs a few passes under torch's
-    profiler; of every stretch of time the median over the passes counts, less what the recording itself costs. What
+    profiler; of every stretch of time the lower quartile of the passes counts, less what the recording costs. What
     share of a pass operators take is seen in passes without anything else; which module they belong to in passes with a
     range around each module. Both are scaled to the wall time, so operators and the time between them add up to it.
 
@@ -79,16 +79,18 @@ def profile(
         num_threads: Threads within an operator; None for torch's setting.
         rounds: Samples of the wall time.
         min_round_seconds: About how long one is.
-        passes: How many are recorded of each model; None for as many as take about two seconds, 3 to 15.
+        passes: How many are recorded of each model; None for as many as take about three seconds, 5 to 15.
         peaks: The machine's limits; None to measure them.
         on_step: Told what is being done.
         on_round: Told (rounds done, rounds in all).
 
     Raises:
         ConfigError: If there is no model, two have one label, one is unknown or does not run on such pictures, or a
-            number is not allowed.
+            device or number is not allowed.
     """
     device = torch.device(device)
+    if device.type not in ("cpu", "cuda"):
+        raise ConfigError(f"the time of operators can be seen on cpu and cuda, not on {device.type}")
     for name, number in (("batch size", batch_size), ("passes", passes)):
         if number is not None and number < 1:
             raise ConfigError(f"{name} must be at least 1, got {number}")

@@ -84,8 +84,8 @@ def _conditions(profile: Profile) -> str:
     disturbed = max(model.timing.latency_ms / model.timing.cpu_ms for model in profile.models)
     if profile.device == "cpu" and disturbed > _DISTURBED:
         text += (
-            f" The machine was busy with something else: wall time is up to {disturbed:.1f} times the processor time,"
-            " so trust the shares more than the milliseconds."
+            f" The machine was busy with something else: wall time is up to {disturbed:.1f} times the processor time."
+            " Long operators then look longer than they are, and the limits lower: measure again when it is quiet."
         )
     return text
 

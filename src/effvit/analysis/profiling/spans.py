@@ -91,7 +91,7 @@ def as_span(event: Any) -> Span:
 
 
 def merge(passes: Sequence[Span]) -> Span:
-    """One pass with the median of every stretch of time: a neighbour on the machine disturbs few of them at once.
+    """One pass with the lower quartile of every stretch of time: what else runs on the machine only ever adds to one.
 
     Args:
         passes: Recorded one after the other. Those that did not run what most ran are left out.
@@ -103,21 +103,25 @@ def merge(passes: Sequence[Span]) -> Span:
         raise ConfigError("torch's profiler recorded no pass")
     outlines = [tuple((span.name, len(span.children), len(span.kernels)) for span in root.walk()) for root in passes]
     usual = statistics.mode(outlines)
-    return _median([root for root, outline in zip(passes, outlines, strict=True) if outline == usual])
+    return _typical([root for root, outline in zip(passes, outlines, strict=True) if outline == usual])
 
 
-def _median(spans: Sequence[Span]) -> Span:
+def _typical(spans: Sequence[Span]) -> Span:
     """Spans of one outline."""
     first = spans[0]
     return Span(
         name=first.name,
-        gaps_us=tuple(map(statistics.median, zip(*(span.gaps_us for span in spans), strict=True))),
-        children=tuple(map(_median, zip(*(span.children for span in spans), strict=True))),
+        gaps_us=tuple(map(_lower_quartile, zip(*(span.gaps_us for span in spans), strict=True))),
+        children=tuple(map(_typical, zip(*(span.children for span in spans), strict=True))),
         kernels=tuple(
-            (name, statistics.median(span.kernels[index][1] for span in spans))
+            (name, _lower_quartile([span.kernels[index][1] for span in spans]))
             for index, (name, _) in enumerate(first.kernels)
         ),
     )
+
+
+def _lower_quartile(times: Sequence[float]) -> float:
+    return sorted(times)[(len(times) - 1) // 4]
 
 
 def event_cost_us(calls: int = 200, samples: int = 5) -> float:
