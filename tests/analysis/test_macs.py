@@ -204,8 +204,8 @@ def test_convolutions_of_ones_add_up_to_their_macs(
     assert count_costs(network, size, batch_size=2).num_macs == int(network(torch.ones(2, *size)).sum())
 
 
-def test_batch_of_fused_and_plain_attention_cost_the_same_products() -> None:
-    fused, plain = (effvit_free_vit(fused=fused) for fused in (True, False))
+def test_fused_and_plain_attention_cost_the_same_products() -> None:
+    fused, plain = (small_vit(fused=fused) for fused in (True, False))
     a, b = count_costs(fused, (3, 32, 32)), count_costs(plain, (3, 32, 32))
     assert "aten::scaled_dot_product_attention" in {call.operator for call in a.calls}
     assert "aten::scaled_dot_product_attention" not in {call.operator for call in b.calls}
@@ -213,7 +213,7 @@ def test_batch_of_fused_and_plain_attention_cost_the_same_products() -> None:
     assert a.bytes_moved < b.bytes_moved  # the logits stay in the kernel
 
 
-def effvit_free_vit(*, fused: bool) -> nn.Module:
+def small_vit(*, fused: bool) -> nn.Module:
     network = timm.create_model("vit_tiny_patch16_224", img_size=32, depth=1)
     for module in network.modules():
         if hasattr(module, "fused_attn"):
@@ -317,6 +317,18 @@ def test_operators_of_others_are_named_and_their_parts_counted() -> None:
     closed = count_costs(Apply(lambda x: torch.ops.effvit_test.closed(x)), (8, 6, 5))
     assert (opened.num_macs, opened.uncounted) == (8 * 6 * 5 * 6, {})
     assert (closed.num_macs, closed.uncounted) == (0, {"effvit_test::closed": 1})
+
+
+@pytest.mark.filterwarnings("ignore:flex_attention called without torch.compile")
+def test_attention_written_as_a_function() -> None:
+    """`flex_attention` has no shapes on meta, and no schema: it runs on zeros and is one call."""
+    from torch.nn.attention.flex_attention import flex_attention
+
+    costs = count_costs(Apply(lambda x: flex_attention(heads(x), heads(x), heads(x))), (8, 16, 16))
+    (call,) = (call for call in costs.calls if call.num_macs)
+    assert (call.operator, call.num_macs, costs.traced_on) == ("flex_attention", 2 * 256 * 256 * 8, "cpu")
+    assert call.num_activations == 2 * 256 * 256 + 256 * 8
+    assert not costs.uncounted
 
 
 def test_deformable_convolution() -> None:

@@ -104,7 +104,7 @@ def measure_peaks(
     if not seconds > 0:
         raise ConfigError(f"seconds must be above 0, got {seconds:g}")
     wait = timing.synchronizer(device)
-    large, small = (2**28, 2**17) if device.type == "cpu" else (2**30, _cached_bytes(device))
+    large, small = (2**28, 2**17) if device.type == "cpu" else (2**29, _cached_bytes(device))
     with timing.num_threads(num_threads) as threads, torch.inference_mode():
         share = seconds / (_ROUNDS * 6)
         candidates = _affordable(device, dtype, share, wait)
@@ -150,7 +150,7 @@ def products(
     """
     on_cpu = device.type == "cpu"
     # Large enough for full speed; on a CPU small enough for its caches.
-    side, channels, rows, batch = (1024, 512, 32, 1) if on_cpu else (8192, 2048, 64, 16)
+    side, channels, rows, batch = (1024, 512, 32, 1) if on_cpu else (8192, 2048, 64, 4)
     side, channels = side // shrink, channels // shrink
     a, b = (torch.randn(side, side, device=device).to(dtype) for _ in range(2))
     x = torch.randn(batch, channels, rows, rows, device=device).to(dtype)
