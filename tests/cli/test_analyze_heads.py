@@ -109,8 +109,9 @@ def test_a_folder_keeps_its_weights_beside_names(
     photos: Path, weights: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     shown = ["--data", str(photos), "--weights", "random", "--num-pictures", "1", "--image-size", "64"]
-    models = result([str(weights), "efficientvit_tiny", *shown], capsys)["models"]
-    assert [model["weights"] for model in models] == ["trained", "random"]
+    models = result([str(weights), "efficientvit_tiny", "efficientvit_tiny", *shown], capsys)["models"]
+    assert [model["weights"] for model in models] == ["trained", "random", "random"]
+    assert [model["model"] for model in models] == ["trained", "efficientvit_tiny", "efficientvit_tiny (2)"]
     assert "weights random cannot be given for" in one_line([str(weights), *shown], capsys)
 
 

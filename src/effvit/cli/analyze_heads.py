@@ -24,6 +24,7 @@ from effvit.cli.options import (
 from effvit.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
+    from effvit.analysis.heads.study import Study
     from effvit.data.samples import Sample
 
 _MODELS_HELP = "Run or weights folders, names of ours, timm:NAME, torchvision:NAME, or module.path:factory."
@@ -65,6 +66,7 @@ def heads(
 ) -> None:
     """Similarity of attention heads, per block, on pictures (Fig. 4 of the paper), for any model with attention."""
     from contextlib import ExitStack
+    from dataclasses import replace
 
     import torch
 
@@ -85,7 +87,7 @@ def heads(
     where, size = find_device(device), parse_size(image_size)
     samples = find_pictures(data, num_pictures)
     pictures = Pictures(samples=samples, batch_size=batch_size, num_workers=workers)
-    studies = []
+    studies: list[Study] = []
     with ExitStack() as stack:
         if output is not None:
             stack.enter_context(output_folder(output))
@@ -97,6 +99,8 @@ def heads(
                     f"{source} is a name without weights: add --weights pretrained or a file, or --weights random to"
                     " see untrained maps"
                 )
+            if same := sum(study.entries[0].label.partition(" (")[0] == found.label for study in studies):
+                found = replace(found, label=f"{found.label} ({same + 1})")  # two runs may have the same name
             with progress(f"heads of {found.label}") as on_batch:
                 study = study_heads(
                     found,

@@ -10,10 +10,13 @@ import timm
 import torch
 import torch.nn.functional as F
 from attention_networks import SMALL, Fixed, images_for, ours, timm_network
+from helpers import randomise
 from torch import Tensor, nn
 
+import effvit
 from effvit.analysis.heads.capture import AttentionCall, attention_maps, watch_attention
 from effvit.model.attention import CascadedGroupAttention, MultiHeadSelfAttention, WindowAttention, window_partition
+from effvit.model.names import foreign_names
 
 
 @pytest.mark.parametrize("name", SMALL)
@@ -94,6 +97,19 @@ def _maps_by_formula(path: str, attention: WindowAttention, seen: dict[str, list
         powers = logits.exp() * inside[:, None, :]
         heads.append(powers / powers.sum(-1, keepdim=True) * inside[:, :, None])
     return torch.stack(heads, 1)
+
+
+def test_timms_efficientvit_with_the_same_weights_has_the_same_maps() -> None:
+    theirs = timm.create_model("efficientvit_m2")
+    randomise(theirs).double()
+    network = effvit.create_model("efficientvit_m2").double()
+    names = {foreign: name for name, foreign in foreign_names(network.state_dict(), "timm", network.config).items()}
+    network.load_state_dict({names[name]: value for name, value in theirs.state_dict().items()})
+    images = torch.randn(2, 3, 224, 224, dtype=torch.float64)
+    found, expected = attention_maps(network, images), attention_maps(theirs, images)
+    assert len(found) == 6
+    for maps, other in zip(found.values(), expected.values(), strict=True):
+        torch.testing.assert_close(maps, other, rtol=1e-9, atol=1e-12)
 
 
 class Product(nn.Module):
@@ -190,6 +206,26 @@ def test_the_network_is_left_as_it_was() -> None:
         outputs.append(network(images))
     assert torch.equal(outputs[0], network(images))
     assert list(found) == ["blocks.0.attn", "blocks.1.attn"]
+
+
+def test_dropped_weights_are_no_map() -> None:
+    network, images = timm_network("vit_tiny_patch16_224", fused=False), images_for("vit_tiny_patch16_224")
+    for module in network.modules():
+        if isinstance(module, nn.Dropout):
+            module.p = 0.5
+    expected = attention_maps(network, images)["blocks.1.attn"]
+    assert torch.equal(attention_maps(network.train(), images)["blocks.1.attn"], expected)
+
+
+@pytest.mark.parametrize("shape", [(2, 4, 5), (2, 3, 4, 5)])
+def test_what_becomes_of_a_softmax_later_does_not_change_the_map(shape: tuple[int, ...]) -> None:
+    class InPlace(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return x.softmax(-1).zero_()
+
+    x = torch.randn(shape)
+    (maps,) = attention_maps(InPlace(), x).values()
+    assert torch.equal(maps.flatten(), x.softmax(-1).flatten())
 
 
 def test_maps_are_not_kept() -> None:

@@ -47,6 +47,7 @@ def test_heads_beside_pictures() -> None:
     [
         ([MAPS], 2, "2 heads, but the softmax has shape (6, 3, 4, 5)"),
         ([MAPS[:5, 0]], 2, "2 heads, but the softmax has shape (5, 4, 5)"),
+        (list(MAPS.unbind(1)), 2, "2 heads, but 3 softmaxes of shape (6, 4, 5)"),
         ([MAPS[:, 0], MAPS[:, 0, :2]], None, "different shapes, [(6, 4, 5), (6, 2, 5)]"),
         ([MAPS.view(3, 2, HEADS, N, M)], None, "does not say how many heads it has"),
         ([MAPS.view(3, 2, HEADS, N, M)], 7, "has 7 heads, and in a softmax of shape (3, 2, 3, 4, 5)"),
@@ -56,6 +57,15 @@ def test_heads_beside_pictures() -> None:
 def test_what_cannot_be_told_is_said(maps: list[torch.Tensor], num_heads: int | None, reason: str) -> None:
     read = by_head(maps, num_heads)
     assert isinstance(read, str) and reason in read
+
+
+def test_pictures_are_not_taken_for_heads() -> None:
+    """A softmax without heads in a module that has some: as many pictures as heads must not change that."""
+    for num_pictures in (1, 3, 6):
+        expected = num_pictures == 1
+        assert isinstance(by_head([MAPS[:, 0]], HEADS, num_pictures=num_pictures), torch.Tensor) is expected
+    read = by_head([MAPS.flatten(0, 1)], HEADS, num_pictures=3)
+    assert isinstance(read, torch.Tensor) and torch.equal(read, MAPS)
 
 
 @pytest.mark.parametrize("number", [0, True, (2, 4), "3", None])

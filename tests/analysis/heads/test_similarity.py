@@ -57,12 +57,18 @@ def test_by_hand() -> None:
 
 
 @pytest.mark.parametrize(
-    ("heads", "expected"),
-    [((DIAGONAL, DIAGONAL), 1.0), ((DIAGONAL, CROSSED), 0.0), ((FLAT, FLAT), 1.0), ((DIAGONAL, FIRST), 0.5)],
+    ("heads", "cosine", "correlation"),
+    [
+        ((DIAGONAL, DIAGONAL), 1.0, 1.0),
+        ((DIAGONAL, CROSSED), 0.0, -1.0),
+        ((FLAT, FLAT), 1.0, 0.0),
+        ((DIAGONAL, FIRST), 0.5, 0.0),
+    ],
 )
-def test_two_heads(heads: tuple[Tensor, Tensor], expected: float) -> None:
+def test_two_heads(heads: tuple[Tensor, Tensor], cosine: float, correlation: float) -> None:
     (block,) = head_similarity(Fixed(torch.stack(heads)[None]), pictures()).blocks
-    assert block.similarity == pytest.approx(expected, abs=1e-15)
+    assert block.similarity == pytest.approx(cosine, abs=1e-15)
+    assert block.correlation == pytest.approx(correlation, abs=1e-15)
 
 
 @given(st.integers(0, 10_000), st.integers(2, 4), st.integers(1, 6), st.integers(2, 6))

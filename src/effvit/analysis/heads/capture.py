@@ -175,7 +175,10 @@ class _Watcher(TorchFunctionMode):
 
     def _read(self, frame: _Frame, maps: list[Tensor], frames: tuple[_Frame, ...]) -> None:
         module = frame.entered.module
-        read = by_head(maps, stated_heads(module), beside_pictures=heads_beside_pictures(module))
+        (num_pictures, *_) = frames[0].entered.input_shape or (1,)
+        read = by_head(
+            maps, stated_heads(module), num_pictures=num_pictures, beside_pictures=heads_beside_pictures(module)
+        )
         if isinstance(read, str):
             self.unread[f"{frame.name or 'network'}: {read}"] += 1
             return

@@ -98,7 +98,7 @@ def draw_window_maps(photo: Tensor, blocks: Sequence[WindowMaps], labels: Mappin
     pixels = photo.permute(1, 2, 0).numpy()  # (3, H, W) -> (H, W, 3)
     num_columns = 1 + max(min(len(block.maps), MAX_HEADS_DRAWN) for block in blocks)
     side = 1.55
-    figure = Figure(figsize=(side * num_columns, 2 * len(blocks) * (side + 0.3) + 0.4), layout="constrained")
+    figure = Figure(figsize=(side * num_columns, 2 * len(blocks) * (side + 0.12) + 0.4), layout="constrained")
     figure.suptitle(title, fontsize=10)
     grid: NDArray[Any] = figure.subplots(2 * len(blocks), num_columns, squeeze=False)
     for panel in grid.flat:
@@ -116,8 +116,10 @@ def draw_window_maps(photo: Tensor, blocks: Sequence[WindowMaps], labels: Mappin
             if token is not None:
                 _draw_looks(above[head + 1], pixels, block, head, token)
             below[head + 1].axis("on")
+            N, M = block.maps[head].shape
+            aspect: Any = "equal" if N == M else "auto"
             below[head + 1].imshow(
-                block.maps[head] ** 0.5, cmap="magma", aspect="auto", interpolation="nearest", vmin=0
+                block.maps[head] ** 0.5, cmap="magma", aspect=aspect, interpolation="nearest", vmin=0
             )
     return figure
 

@@ -23,7 +23,9 @@ def heads_beside_pictures(module: nn.Module) -> bool:
     return isinstance(module, HaloAttn)
 
 
-def by_head(maps: list[Tensor], num_heads: int | None, *, beside_pictures: bool = False) -> Tensor | str:
+def by_head(
+    maps: list[Tensor], num_heads: int | None, *, num_pictures: int = 1, beside_pictures: bool = False
+) -> Tensor | str:
     """Bring the maps of one attention into one form.
 
     Args:
@@ -31,6 +33,7 @@ def by_head(maps: list[Tensor], num_heads: int | None, *, beside_pictures: bool 
             the heads one after another (a cascade), a single one of a module with more heads has them in its first
             dimension, windows first, as torch's own multi-head attention does.
         num_heads: What the module says; None if it does not.
+        num_pictures: Pictures of the batch: windows and heads are not split over two of them.
         beside_pictures: See `heads_beside_pictures`.
 
     Returns:
@@ -41,10 +44,12 @@ def by_head(maps: list[Tensor], num_heads: int | None, *, beside_pictures: bool 
     if first.dim() == 3:
         if any(tuple(other.shape) != shape for other in maps):
             return f"softmaxes of different shapes, {[tuple(other.shape) for other in maps]}, which are no heads"
-        if len(maps) > 1 or num_heads in (None, 1):
+        if num_heads in (None, len(maps)):
             return torch.stack(maps, dim=1)  # (W, N, M) each -> (W, heads, N, M)
         assert num_heads is not None
-        if shape[0] % num_heads:
+        if len(maps) > 1:
+            return f"{num_heads} heads, but {len(maps)} softmaxes of shape {shape}"
+        if shape[0] % (num_pictures * num_heads):
             return f"{num_heads} heads, but the softmax has shape {shape}"
         return first.reshape(-1, num_heads, *shape[1:])  # (W * heads, N, M) -> (W, heads, N, M)
     if first.dim() == 4:
