@@ -79,6 +79,7 @@ def test_a_small_network_is_measured_and_written(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(profiler, "measure_peaks", lambda *_: PEAKS)
+    monkeypatch.setattr(profiler, "_PASSES", (2, 2))
     folder = tmp_path / "why"
     type_in(f"efficientvit_tiny --batch 1 --image-size 64 --rounds 1 --output {folder} --json")
     captured = capsys.readouterr()

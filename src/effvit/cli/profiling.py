@@ -39,7 +39,10 @@ def register(app: typer.Typer) -> None:
 
 
 def profile(
-    models: Annotated[list[str], typer.Argument(help="Ours, timm:NAME, torchvision:NAME, runs, module.path:factory.")],
+    models: Annotated[
+        list[str],
+        typer.Argument(help="Ours, timm:NAME, torchvision:NAME, runs, module.path:factory.", metavar="MODEL..."),
+    ],
     batch: BatchSize = 16,
     image_size: ImageSize = None,
     weights: Annotated[str | None, typer.Option(help="random, pretrained, or a file.", show_default="random")] = None,
@@ -48,7 +51,7 @@ def profile(
         bool, typer.Option("--rewritten", help="Ours a second time, rewritten for inference, beside it.")
     ] = False,
     compiled: Annotated[bool, typer.Option("--compile", help="Let torch.compile make the models first.")] = False,
-    cost_only: Annotated[bool, typer.Option(help="Count MACs and bytes and measure nothing.")] = False,
+    cost_only: Annotated[bool, typer.Option("--cost-only", help="Count MACs and bytes and measure nothing.")] = False,
     rounds: Annotated[
         int | None, typer.Option(help="Samples of the wall time of each model.", show_default="10")
     ] = None,

@@ -124,11 +124,19 @@ def test_a_copy_that_a_product_makes_for_itself_is_told_apart() -> None:
 
 def test_on_cuda_the_kernels_count_and_the_processor_does_not() -> None:
     costs = count_costs(nn.Linear(4, 4), (1, 1, 4))
-    gemm = span("aten::addmm", own=100, kernels=(("sm90_gemm", 3.0), ("bias", 1.0)))
+    launch = span("cudaLaunchKernel", own=50)
+    gemm = span("aten::addmm", launch, own=100, kernels=(("sm90_gemm", 3.0), ("bias", 1.0)))
     root = span(PASS, span("aten::linear", gemm), span("range", kernels=(("triton_poi_fused_add_0", 2.0),)))
     units = operators_of(root, costs, event_cost_us=0.0, on_cuda=True)
     times = {unit.name: unit.microseconds for unit in units}
     assert times == {"aten::linear": 0, "aten::addmm": 4, "triton_poi_fused_add_0": 2}
+
+
+def test_calls_of_the_driver_belong_to_their_operator() -> None:
+    costs = count_costs(nn.Linear(4, 4), (1, 1, 4))
+    root = span(PASS, span("mine::odd", span("cudaLaunchKernel", own=5), own=9))
+    (unit,) = operators_of(root, costs, event_cost_us=0.0, on_cuda=False)
+    assert (unit.name, unit.microseconds, unit.is_wrapper) == ("mine::odd", 14, False)
 
 
 def test_an_operator_nobody_counted_keeps_its_name_and_time() -> None:

@@ -9,6 +9,7 @@ from torch import nn
 from effvit.analysis.cost import OperatorCall, count_costs
 from effvit.analysis.profiling.causes import CAUSES, COMPUTING, cause_of
 from effvit.analysis.profiling.lowered import kind_of
+from effvit.model.sources import find_model
 from effvit.operators import ELEMENTWISE, MOVEMENT, NORMS, OTHER, PRODUCTS, SOFTMAX
 
 
@@ -91,3 +92,19 @@ def test_every_class_leads_to_a_known_cause() -> None:
     for kind in (PRODUCTS, MOVEMENT, ELEMENTWISE, NORMS, SOFTMAX, OTHER):
         assert cause_of("mine::no_such_thing", kind, None) in CAUSES
     assert set(CAUSES) > COMPUTING
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("efficientvit_m0", "efficientvit_m4", "efficientvit_m5", "timm:swin_tiny_patch4_window7_224"),
+        *("timm:deit_tiny_patch16_224", "timm:mobilenetv3_large_100"),
+    ],
+)
+def test_only_a_mean_has_no_class_in_the_models_of_the_paper(name: str) -> None:
+    found = find_model(name)
+    calls = [call for call in count_costs(found.network, found.input_size).calls if not call.is_view]
+    assert calls and {call.operator for call in calls if kind_of(call.operator) == OTHER and not call.num_macs} <= {
+        "aten::mean"
+    }
+    assert {cause_of(call.operator, kind_of(call.operator), call) for call in calls} <= set(CAUSES)

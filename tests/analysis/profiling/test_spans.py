@@ -36,6 +36,11 @@ def test_kernels_come_along() -> None:
     assert as_span(event("aten::mm", 0, 1, kernels=kernels)).kernels == (("gemm", 7.0),)
 
 
+def test_a_range_seen_on_the_gpu_is_no_kernel() -> None:
+    kernels = [SimpleNamespace(name=name, device=0, duration=7) for name in (PASS, "triton_poi_fused_add_0")]
+    assert as_span(event(PASS, 0, 1, kernels=kernels)).kernels == (("triton_poi_fused_add_0", 7.0),)
+
+
 def test_one_disturbed_stretch_of_a_pass_is_not_believed() -> None:
     passes = [
         Span(name=PASS, gaps_us=(1, gap), children=(Span(name="aten::mm", gaps_us=(time,)),))

@@ -149,9 +149,10 @@ class _Collector:
         """An operator: one of the counted calls with all below it, or written in others that are."""
         kind, call = kind_of(span.name), self._matching(span, module)
         if call is None:
-            wraps = any(child.is_operator for child in span.children)
-            self._add(span.name, module, kind, self._own(span), is_wrapper=wraps, head=head)
-            for child in span.children:
+            inner = [child for child in span.children if child.is_operator]
+            others = sum(self._total(child) for child in span.children if not child.is_operator)  # the driver's calls
+            self._add(span.name, module, kind, self._own(span) + others, is_wrapper=bool(inner), head=head)
+            for child in inner:
                 self._operator(child, module, head)
             return
         kind, module = PRODUCTS if call.num_macs else kind, call.module  # which a compiled pass does not know itself

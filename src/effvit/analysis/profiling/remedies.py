@@ -98,7 +98,7 @@ def _of_products(cause: str, total: Sum, model: ModelProfile, profile: Profile) 
         )
     if model.batch_size < _LARGE_BATCH and cause not in ("depthwise", "grouped"):
         nearer = f"a larger batch, {nearer}"
-    return f"Nearer come: {nearer}."
+    return f"To come nearer: {nearer}."
 
 
 def _of_overhead(cause: str, total: Sum, model: ModelProfile, profile: Profile) -> str:

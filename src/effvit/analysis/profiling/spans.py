@@ -86,7 +86,8 @@ def as_span(event: Any) -> Span:
         name=event.name,
         gaps_us=tuple(start - end for start, end in zip(starts, ends, strict=True)),
         children=tuple(map(as_span, inner)),
-        kernels=tuple((kernel.name, float(kernel.duration)) for kernel in event.kernels),
+        # A range is seen on the GPU too, under its own name: what ran in it is there already.
+        kernels=tuple((k.name, float(k.duration)) for k in event.kernels if k.name != event.name),
     )
 
 
