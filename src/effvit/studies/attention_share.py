@@ -109,6 +109,7 @@ class ShareStudy:
                     "baseline_memory": asdict(self.baselines[name][1]),
                     "control": found.control._asdict(),
                     "rounds_together": found.rounds,
+                    "builds_together": found.builds,
                     "environment_of_speed": dict(found.environment),
                 }
                 for name, found in self.speeds.items()

@@ -35,8 +35,10 @@ class SpeedSettings:
     """Of a trial in the search of a width."""
     confirm_rounds: int = 15
     """Of the measurement that ends the search."""
-    together_rounds: int = 31
+    together_rounds: int = 11
     """Of that of all networks together, which decides."""
+    together_builds: int = 3
+    """How often that is repeated, the networks made anew: where weights lie in memory changes times by some percent."""
     round_seconds: float = 0.05
     """About how long a sample is."""
 
@@ -84,7 +86,7 @@ class SpeedMember:
     search: Match
     """How its inner width was found, in percent, before the corrections."""
     speed: Spread
-    """How many times as fast as the baseline, measured together with all others."""
+    """How many times as fast as the baseline, measured together with all others; see `SpeedSet.rounds`."""
 
     @property
     def achieved(self) -> float:
@@ -103,7 +105,9 @@ class SpeedSet:
     control: Spread
     """The baseline over itself: what the machine's noise looks like."""
     rounds: int
-    """Of the measurement together."""
+    """Of each measurement together. Speeds are the middle one of several such, between the lowest and the highest."""
+    builds: int
+    """How many there were."""
     environment: Mapping[str, Any]
     """The machine that measured."""
 

@@ -2,8 +2,8 @@
 
 First each network for itself: the nearest width, then the inner widths that meet the speed. Each is kept in a file as
 soon as it is found, so an interrupted search goes on where it was. What counts in the end is one measurement in which
-all networks of a family take turns with the baseline. Where a weight lies in memory alone can change a time by some
-percent, so those that miss their speed there have their inner widths changed by what they miss, until none does.
+all networks of a family take turns with the baseline, made anew some times: where weights lie in memory alone changes a
+time by some percent. Those that miss their speed have their inner widths changed by what they miss, until none does.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 from effvit.analysis.ratios.families import Subnetwork
@@ -85,6 +86,7 @@ def match_curves(
         ),
         control=speeds[CONTROL],
         rounds=settings.together_rounds,
+        builds=settings.together_builds,
         environment=kept["environment"],
     )
 
@@ -102,9 +104,12 @@ def _measured(
     kept = read_json(path) if path.is_file() else {}
     if kept.get("settings") != asked:
         on_note(f"measuring all {len(networks)} networks of {baseline.family} together")
-        made = {name: build(network) for name, network in networks.items()}
-        measured = meter.together(made, build(baseline), settings.together_rounds)
-        speeds = {name: speed._asdict() for name, speed in measured.items()}
+        medians: dict[str, list[float]] = {}
+        for _ in range(settings.together_builds):
+            made = {name: build(network) for name, network in networks.items()}
+            for name, speed in meter.together(made, build(baseline), settings.together_rounds).items():
+                medians.setdefault(name, []).append(speed.median)
+        speeds = {name: Spread(median(m), min(m), max(m))._asdict() for name, m in medians.items()}
         kept = {"settings": asked, "speeds": speeds, "environment": environment()}
         write_json(path, kept)
     return kept

@@ -1,0 +1,222 @@
+"""The study of Figure 3 on an invented machine: its networks have their speeds, it resumes, and says what it found."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from effvit.analysis.page import page
+from effvit.analysis.ratios.families import subnetwork
+from effvit.analysis.report import as_text, write_report
+from effvit.analysis.scaling import CONTROL
+from effvit.data.datasets import PictureData
+from effvit.errors import ConfigError, RunError
+from effvit.studies import attention_share, attention_share_speed
+from effvit.studies.ablation import Budget, Listeners
+from effvit.studies.attention_share import ShareStudy, plan_curves, study_attention_share
+from effvit.studies.attention_share_curves import Curve, SpeedSettings
+from effvit.studies.attention_share_memory import Memory, memory_of
+from effvit.studies.attention_share_report import share_report
+from effvit.studies.attention_share_speed import match_curves
+from effvit.timing import Spread
+from effvit.train.config import TrainConfig
+
+SIZE = (32, 32)
+FAMILIES = {"deit_tiny": 24, "swin_tiny": 24}
+
+
+class InventedMachine:
+    """Times a network by its parameters; together, some networks can be slower than alone, as on a real machine."""
+
+    def __init__(self, together: Mapping[str, float] | None = None) -> None:
+        self.num_measurements = 0
+        self.factors = together or {}
+
+    def milliseconds(self, network: nn.Module) -> float:
+        self.num_measurements += 1
+        return 1e4 + sum(parameter.numel() for parameter in network.parameters())
+
+    def __call__(self, network: nn.Module, baseline: nn.Module, rounds: int) -> Spread:
+        speed = self.milliseconds(baseline) / self.milliseconds(network)
+        return Spread(speed, 0.99 * speed, 1.01 * speed)
+
+    def together(self, networks: Mapping[str, nn.Module], baseline: nn.Module, rounds: int) -> dict[str, Spread]:
+        found = {name: self(network, baseline, rounds) for name, network in networks.items()}
+        found = {name: Spread(*(self.factors.get(name, 1.0) * value for value in s)) for name, s in found.items()}
+        return {**found, CONTROL: Spread(1.0, 0.99, 1.01)}
+
+
+@pytest.fixture
+def machine(monkeypatch: pytest.MonkeyPatch) -> InventedMachine:
+    """Measures in place of this one, and invents where time goes."""
+    invented = InventedMachine()
+    monkeypatch.setattr(attention_share_speed, "meter_for", lambda baseline, settings: invented)
+
+    def memory(networks: Mapping[str, Any], path: Path, settings: Any, on_note: Any) -> dict[str, Memory]:
+        return {
+            name: Memory(share=0.3 + 0.4 * network.share, shares={}, images_per_second=100.0)
+            for name, network in networks.items()
+        }
+
+    monkeypatch.setattr(attention_share, "memory_of", memory)
+    return invented
+
+
+def curves_of(**changes: Any) -> dict[str, list[Curve]]:
+    arguments: dict[str, Any] = {"image_size": SIZE, "shares": (0, 0.4, 1), "width": 24, "num_classes": 3}
+    return plan_curves(**{"families": ["deit_tiny"], **arguments, **changes})
+
+
+def test_all_networks_of_a_curve_have_its_speed(machine: InventedMachine, tmp_path: Path) -> None:
+    curves = curves_of(families=list(FAMILIES), speeds=(1.25, 1.5))
+    study = study_attention_share(curves, tmp_path)
+    assert len(study.points) == 2 * 2 * 3
+    for point in study.points:
+        network = point.member.network
+        alone = machine(network.make(), point.member.curve.baseline.make(), 1).median
+        assert alone == pytest.approx(point.member.curve.speed, rel=0.03)
+        assert network.layers.count("A") == network.num_attention and len(network.layers) == 24
+    assert [round(point.share, 2) for point in study.points[:3]] == [0.0, 0.42, 1.0]
+
+
+def test_what_misses_its_speed_among_the_others_is_corrected(tmp_path: Path) -> None:
+    name = "deit_tiny-1.25x-attention-10"
+    disturbed = InventedMachine({name: 0.9})
+    found = match_curves(curves_of()["deit_tiny"], tmp_path, SpeedSettings(), meter=disturbed)  # type: ignore[arg-type]
+    by_name = {member.name: member for member in found.members}
+    assert all(abs(member.achieved - 1) <= 0.03 for member in found.members)
+    assert by_name[name].network.inner < by_name[name].search.width, "narrower than what is fast enough alone"
+    others = [member for member in found.members if member.name != name]
+    assert all(member.network.inner == member.search.width for member in others)
+
+
+def test_a_machine_without_rest_is_told_and_nothing_is_lost(tmp_path: Path) -> None:
+    class Restless(InventedMachine):
+        def together(self, networks: Mapping[str, nn.Module], baseline: nn.Module, rounds: int) -> dict[str, Spread]:
+            return {**{name: Spread(2.0, 2.0, 2.0) for name in networks}, CONTROL: Spread(1.07, 1.0, 1.1)}
+
+    with pytest.raises(RunError, match=r"deit_tiny: after 8 corrections .*00 runs at 2.000x.* let nothing else"):
+        match_curves(curves_of()["deit_tiny"], tmp_path, SpeedSettings(), meter=Restless())  # type: ignore[arg-type]
+    assert (tmp_path / "deit_tiny-1.25x-attention-00.json").is_file()
+
+
+def test_an_interrupted_search_goes_on_where_it_was(machine: InventedMachine, tmp_path: Path) -> None:
+    class Interrupted(InventedMachine):
+        def __call__(self, network: nn.Module, baseline: nn.Module, rounds: int) -> Spread:
+            if (tmp_path / "deit_tiny-1.25x-attention-10.json").exists():
+                raise KeyboardInterrupt
+            return super().__call__(network, baseline, rounds)
+
+    curves = curves_of()["deit_tiny"]
+    with pytest.raises(KeyboardInterrupt):
+        match_curves(curves, tmp_path, SpeedSettings(), meter=Interrupted())  # type: ignore[arg-type]
+    kept = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    assert sorted(kept) == ["deit_tiny-1.25x-attention-00.json", "deit_tiny-1.25x-attention-10.json"]
+    first = match_curves(curves, tmp_path, SpeedSettings())
+    assert all((tmp_path / name).read_bytes() == content for name, content in kept.items())
+    before = machine.num_measurements
+    assert match_curves(curves, tmp_path, SpeedSettings()) == first
+    assert machine.num_measurements == before, "what is there is not measured again"
+
+
+def test_other_settings_are_refused_before_anything_is_measured(machine: InventedMachine, tmp_path: Path) -> None:
+    match_curves(curves_of()["deit_tiny"], tmp_path, SpeedSettings())
+    before = machine.num_measurements
+    with pytest.raises(RunError, match=r"attention-00.json was found with other settings: give another folder"):
+        match_curves(curves_of()["deit_tiny"], tmp_path, SpeedSettings(batch_size=8))
+    with pytest.raises(RunError, match=r"other settings"):
+        match_curves(curves_of(width=32)["deit_tiny"], tmp_path, SpeedSettings())
+    assert machine.num_measurements == before
+
+
+@pytest.fixture
+def study(machine: InventedMachine, data: PictureData, config: TrainConfig, tmp_path: Path) -> ShareStudy:
+    budget = Budget(data=data, config=replace(config, epochs=1), seeds=(0, 1))
+    return study_attention_share(curves_of(), tmp_path, budget=budget, command="effvit analyze ratios deit_tiny")
+
+
+def test_a_study_from_shares_to_a_page(study: ShareStudy, tmp_path: Path) -> None:
+    report = share_report(study)
+    record = json.loads(json.dumps(report.record))
+    assert [network["num_attention"] for network in record["networks"]] == [0, 10, 24]
+    assert all(len(network["trainings"]) == 2 for network in record["networks"])
+    assert str(tmp_path) not in json.dumps(record)
+    text = as_text(report)
+    for point in study.points:
+        assert point.member.network.layers in text
+    assert "DeiT-T at 1.25x: best with" in text and "can be chance" in text
+    assert "memory-bound operators take 70.0% of the time with 100% attention and 30.0% with 0%" in text
+    names = write_report(report, tmp_path)
+    assert {"record.json", "page.html", "accuracy.png", "memory.png"} <= set(names)
+    assert page(report).count("<svg") == 2
+
+
+def test_a_second_study_trains_nothing_anew(
+    study: ShareStudy, machine: InventedMachine, data: PictureData, config: TrainConfig, tmp_path: Path
+) -> None:
+    steps: list[Any] = []
+    budget = Budget(data=data, config=replace(config, epochs=1), seeds=(0, 1))
+    again = study_attention_share(curves_of(), tmp_path, budget=budget, listeners=Listeners(on_step=steps.append))
+    assert not steps and [point.top1 for point in again.points] == [point.top1 for point in study.points]
+    more = study_attention_share(
+        curves_of(shares=(0, 0.4, 0.6, 1)), tmp_path, budget=budget, listeners=Listeners(on_step=steps.append)
+    )
+    assert {step.name for step in steps} == {"deit_tiny-1.25x-attention-14"}
+    assert len(more.points) == 4
+
+
+def test_without_pictures_it_is_speed_and_memory_alone(machine: InventedMachine, tmp_path: Path) -> None:
+    report = share_report(study_attention_share(curves_of(families=["efficientvit_tiny"], width=None), tmp_path))
+    assert [chart.name for chart in report.charts] == ["memory"]
+    assert any("Nothing was trained" in finding for finding in report.findings)
+    assert "top-1 %" not in as_text(report)
+
+
+def test_pictures_and_networks_must_fit(data: PictureData, config: TrainConfig, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="the pictures have 3 classes, deit_tiny 1000"):
+        study_attention_share(curves_of(num_classes=1000), tmp_path, budget=Budget(data=data, config=config))
+    with pytest.raises(ConfigError, match=r"trained on at \(32, 32\), deit_tiny is for \(64, 64\)"):
+        study_attention_share(curves_of(image_size=(64, 64)), tmp_path, budget=Budget(data=data, config=config))
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"families": []}, "name one or more different families of deit_tiny"),
+        ({"families": ["deit_tiny", "deit_tiny"]}, "name one or more different families"),
+        ({"families": ["resnet50"]}, "unknown family 'resnet50'"),
+        ({"shares": ()}, "shares must be one or more different numbers"),
+        ({"shares": (0.2, 0.21)}, "two of the shares are the same network, 5 of 24 layers"),
+        ({"shares": (0.2, 2)}, "a share of attention must be in 0..1, got 2"),
+        ({"speeds": (1.25, 1.25)}, "speeds must be one or more different numbers"),
+        ({"speeds": (0,)}, "speeds must be above 0 and at most 10"),
+        ({"width": 25}, "the width .* must be a multiple of 8, got 25"),
+        ({"image_size": (100, 100)}, "must be multiples of 8, the side of a patch"),
+    ],
+)
+def test_what_cannot_be_planned_is_one_line(changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        curves_of(**changes)
+
+
+def test_memory_is_profiled_once_and_kept(tmp_path: Path) -> None:
+    """The real profiler, on two small networks."""
+    networks = {
+        name: subnetwork("deit_tiny", share, width=16, image_size=SIZE, num_classes=3)
+        for name, share in (("none", 0.0), ("all", 1.0))
+    }
+    settings = SpeedSettings(batch_size=2, round_seconds=0.01)
+    with torch.random.fork_rng():
+        found = memory_of(networks, tmp_path / "memory.json", settings)
+    for entry in found.values():
+        assert 0 < entry.share < 1 and sum(entry.shares.values()) == pytest.approx(1)
+    notes: list[str] = []
+    assert memory_of(networks, tmp_path / "memory.json", settings, on_note=notes.append) == found and not notes
