@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import replace
 
@@ -16,6 +17,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 import effvit
 from effvit.analysis.cost import Costs, count_costs
+from effvit.analysis.macs import FORMULAS, is_free
 from effvit.model.variants import family_config
 
 
@@ -329,6 +331,29 @@ def test_attention_written_as_a_function() -> None:
     assert (call.operator, call.num_macs, costs.traced_on) == ("flex_attention", 2 * 256 * 256 * 8, "cpu")
     assert call.num_activations == 2 * 256 * 256 + 256 * 8
     assert not costs.uncounted
+
+
+def test_no_operator_of_torch_that_multiplies_is_free() -> None:
+    """Through all of torch's own: what is free has no name of a product, but for those listed here."""
+    products = re.compile(
+        r"(?<!cu)mm|mv|conv|linear|attention|dot|matmul|linalg|fft_[^f]|lstm|gru|rnn|c?dist|cross|kron|solve|chol|einsum"
+        r"|svd|qr|inv|trilinear|outer|addr|pack"
+    )
+    not_products = re.compile(
+        r"_?upsample_.*|.*gamma.*|erfinv_?|r?sqrt_?|is_distributed|_linalg_check_errors|linalg_vector_norm|hamming_window"
+        r"|resolve_(conj|neg)|fft_rfftfreq"
+    )
+    free = set()
+    for schema in torch._C._jit_get_all_schemas():
+        packet = getattr(torch.ops.aten, schema.name.removeprefix("aten::"), None)
+        if schema.name.startswith("aten::") and "backward" not in schema.name and packet is not None:
+            overload = getattr(packet, schema.overload_name or "default", None)
+            if isinstance(overload, torch._ops.OpOverload) and is_free(overload):
+                free.add(schema.name.removeprefix("aten::"))
+    assert len(free) > 500
+    suspicious = {name for name in free if products.search(name) and not not_products.fullmatch(name)}
+    assert not suspicious
+    assert not free & {name.removeprefix("aten::") for name in FORMULAS}
 
 
 def test_deformable_convolution() -> None:

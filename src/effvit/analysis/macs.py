@@ -129,11 +129,16 @@ _FREE = re.compile(
     r".*pool.*|upsample_.*|_upsample.*|grid_sampler.*|mean|sum|nansum|cumsum|cumprod|logcumsumexp|logsumexp|prod|var.*"
     r"|std.*|norm|amax|amin|aminmax|argmax|argmin|any|all|max|min|count_nonzero|median|mode|topk|kthvalue|sort|argsort"
     r"|unique.*|_unique.*|searchsorted|bucketize|nonzero.*|embedding|one_hot|rand.*|normal.*|uniform.*|bernoulli.*"
-    r"|random.*|multinomial|exponential_|linspace|logspace|arange|eye|tril.*|triu.*|scalar_tensor|diag.*|tensor|set_"
+    r"|random.*|multinomial|exponential|linspace|logspace|arange|eye|tril.*|triu.*|scalar_tensor|diag.*|tensor|set"
     r"|masked_select|masked_scatter.*|take|put.*|bincount|histc|is_.*|equal|isnan|isinf|_local_scalar_dense|item"
-    r"|_assert.*|_linalg_check_errors|_weight_norm_interface|sym_.*|complex|real|imag|polar|conj.*|_conj.*|resolve_.*|pad.*|trace|rot90|cummax|cummin|renorm|isin"
+    r"|_assert.*|_linalg_check_errors|_weight_norm_interface|sym_.*|complex|real|imag|polar|_?conj.*|resolve_.*|pad.*"
+    r"|trace|rot90|cummax|cummin|renorm|isin|resize.*|xlogy|copysign"
+    # What no class of `effvit.operators` has: rarer activations, copies of views, scattering, quantising.
+    r"|glu|_(safe|masked)_softmax|hardshrink|softshrink|log_sigmoid_forward|_prelu_kernel|rrelu.*|.*_copy|native_norm"
+    r"|(slice|select|as_strided|diagonal)_scatter|_unsafe_masked_index.*|_?unsafe_index_put|_index_put_impl|_chunk_cat"
+    r"|_?stack|fill|zero|lift|_fused_dropout|_?fake_quant.*|quantize_per.*|dequantize|range|.*_window|fft_r?fftfreq"
 )
-_FREE_TAGS = {torch.Tag.pointwise, torch.Tag.reduction, torch.Tag.inplace_view}
+_FREE_TAGS = {torch.Tag.pointwise, torch.Tag.inplace_view}
 """What torch itself says of operators that multiply no tensors."""
 _FREE_ELSEWHERE = {"torchvision::nms", "torchvision::roi_align", "torchvision::roi_pool"}
 """Operators of other libraries that are known to multiply no tensors."""
@@ -148,8 +153,8 @@ def is_free(function: torch._ops.OpOverload) -> bool:
         return False  # anybody's operator may do anything
     if not _FREE_TAGS.isdisjoint(function.tags):
         return True
-    kind = class_of(name)
-    return kind in (MOVEMENT, ELEMENTWISE, NORMS, SOFTMAX) or bool(_FREE.fullmatch(name.rpartition("::")[2]))
+    bare = name.rpartition("::")[2].removesuffix("_")  # in place or not
+    return class_of(bare) in (MOVEMENT, ELEMENTWISE, NORMS, SOFTMAX) or bool(_FREE.fullmatch(bare))
 
 
 def products_of(
