@@ -43,7 +43,7 @@ def register(analyze: typer.Typer) -> None:
 
 
 def heads(
-    models: Annotated[list[str], typer.Argument(help=_MODELS_HELP, metavar="MODEL...")],
+    models: Annotated[list[str], typer.Argument(help=_MODELS_HELP, metavar="MODEL")],
     data: Annotated[str, typer.Option(help=_DATA_HELP, metavar="PICTURES")],
     weights: Annotated[
         str | None, typer.Option(help="For names: pretrained, a file, or random to see untrained maps.")

@@ -58,6 +58,15 @@ def test_what_is_drawn_is_where_it_is_looked_at() -> None:
     assert panels[1].get_title().startswith("head 1: ") and panels[1].get_title().endswith(" with 2")
 
 
+def test_class_and_distillation_tokens_have_no_place() -> None:
+    network = timm_network("deit_tiny_distilled_patch16_224").float()
+    (block,) = window_maps(network, photo(48), Preprocessing(image_size=(48, 48)), ["blocks.1.attn"])
+    assert block.layout is not None and block.layout.num_prefix == 2 and block.maps.shape == (3, 11, 11)
+    figure = draw_window_maps(photo(48), [block], {block.name: "block 2"}, "title")
+    # From the middle of 3 x 3 patches, which is token 2 + 4, to the patches.
+    assert np.allclose(figure.axes[2].images[1].get_array(), block.maps[1, 6, 2:].reshape(3, 3))
+
+
 def _middle(block) -> int:  # type: ignore[no-untyped-def]
     positions = block.layout.positions[block.window]
     return int(((positions - positions.mean(0)) ** 2).sum(1).argmin())
