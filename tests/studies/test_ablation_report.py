@@ -97,7 +97,7 @@ def test_a_failed_training_is_told() -> None:
 
 def test_without_pictures() -> None:
     report = ablation_report(a_study({"1": {}, "2": {}}, speeds=SPEEDS))
-    assert report.findings[0] == ("Nothing was trained: parameters, MACs and speed alone. Accuracy needs pictures.")
+    assert report.findings[0] == ("Nothing was trained: accuracy needs pictures.")
     assert [table.title for table in report.tables] == ["Cost and speed"]
     assert [chart.name for chart in report.charts] == ["table6"]
 
@@ -120,6 +120,12 @@ def test_the_dots_are_the_numbers(study: AblationStudy) -> None:
     (panel,) = draw_figure7(study).axes
     assert list(panel.lines[1].get_xdata()) == [8, 16]
     assert list(panel.lines[1].get_ydata()) == pytest.approx([11.0, 0.0])
+
+
+def test_without_speeds_there_are_no_columns_for_them(study: AblationStudy) -> None:
+    table = ablation_report(replace(study, speeds=None)).tables[1]
+    assert (table.title, table.columns[-1]) == ("Cost", "MACs M")
+    assert {len(row) for row in table.rows} == {5}
 
 
 def test_only_speeds_or_only_accuracies_are_drawn(study: AblationStudy) -> None:

@@ -73,7 +73,7 @@ def _findings(study: AblationStudy) -> Iterator[str]:
     if limit is not None:
         yield from _accuracy_findings(study, limit)
     elif study.budget is None:
-        yield "Nothing was trained: parameters, MACs and speed alone. Accuracy needs pictures."
+        yield "Nothing was trained: accuracy needs pictures."
     if study.speeds is not None:
         yield from _speed_findings(study)
     failed = [result for result in study.trained if result.failure is not None]
@@ -205,29 +205,32 @@ def _score(study: AblationStudy, version: Version | None) -> tuple[str, str]:
 
 
 def _cost_table(study: AblationStudy) -> Table:
-    reported = BASE.reported
+    speeds, reported = study.speeds, BASE.reported
     rows = []
     for version in study.versions:
         paper = version.ablation.reported
-        rows.append(
-            (
-                version.ablation.key,
-                version.ablation.text + (", rescaled" if version.rescaled else ""),
-                " ".join(str(stage.width) for stage in version.config.stages),
-                f"{version.num_params / 1e6:.2f}",
-                f"{version.num_macs / 1e6:.1f}",
-                *_speed(None if study.speeds is None else study.speeds.eager.get(version.config.name), mark=False),
-                *_speed(None if study.speeds is None else study.speeds.onnx.get(version.config.name), mark=True),
+        cells = [
+            version.ablation.key,
+            version.ablation.text + (", rescaled" if version.rescaled else ""),
+            " ".join(str(stage.width) for stage in version.config.stages),
+            f"{version.num_params / 1e6:.2f}",
+            f"{version.num_macs / 1e6:.1f}",
+        ]
+        if speeds is not None:
+            cells += [
+                *_speed(speeds.eager.get(version.config.name), mark=False),
+                *_speed(speeds.onnx.get(version.config.name), mark=True),
                 _over(paper.v100_images_per_second, reported.v100_images_per_second),
                 _over(paper.onnx_images_per_second, reported.onnx_images_per_second),
-            )
-        )
+            ]
+        rows.append(tuple(cells))
+    columns = ("row", "change", "widths", "params M", "MACs M")
+    if speeds is None:
+        return Table(title="Cost", columns=columns, rows=tuple(rows), num_text_columns=3)
+    measured = ("torch img/s", "/ base", "ONNX img/s", "/ base", "paper V100 / M4", "paper ONNX / M4")
     return Table(
         title="Cost and speed",
-        columns=(
-            *("row", "change", "widths", "params M", "MACs M", "torch img/s", "/ base", "ONNX img/s", "/ base"),
-            *("paper V100 / M4", "paper ONNX / M4"),
-        ),
+        columns=columns + measured,
         rows=tuple(rows),
         caption=(
             "torch: eager, norms folded into the convolutions where they can be, nothing else. ONNX: the deploy form in"
