@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -65,6 +67,18 @@ def test_class_and_distillation_tokens_have_no_place() -> None:
     figure = draw_window_maps(photo(48), [block], {block.name: "block 2"}, "title")
     # From the middle of 3 x 3 patches, which is token 2 + 4, to the patches.
     assert np.allclose(figure.axes[2].images[1].get_array(), block.maps[1, 6, 2:].reshape(3, 3))
+
+
+def test_padding_is_not_drawn() -> None:
+    """6 x 6 tokens in windows of 4: of the last window 2 x 2 tokens lie in the picture."""
+    name = "stages.0.0.attention.body.mixer"
+    (block,) = window_maps(ours().float(), photo(96), Preprocessing(image_size=(96, 96)), [name])
+    maps = np.arange(2 * 16 * 16).reshape(2, 16, 16) + 1.0
+    figure = draw_window_maps(photo(96), [replace(block, window=3, maps=maps)], {name: ""}, "title")
+    grid = np.ma.filled(figure.axes[1].images[1].get_array(), np.nan)
+    assert np.isfinite(grid).sum() == 4
+    assert (np.diff(grid[4:, 4:].ravel()) == [1, 3, 1]).all()  # tokens 0, 1, 4, 5 of the window
+    assert figure.axes[1].get_xlim() == (63.5, 95.5)
 
 
 def _middle(block) -> int:  # type: ignore[no-untyped-def]
