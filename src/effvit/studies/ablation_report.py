@@ -97,7 +97,7 @@ def _accuracy_findings(study: AblationStudy, limit: Chance) -> Iterator[str]:
     yield (
         f"Row 1 reaches {statistics.fmean(scores):.1%}{spread}. Differences up to {limit.limit:.1f} points can be"
         f" chance (standard errors: at most {limit.sampling:.1f} from the choice of the pictures{seeds}); even so, of"
-        " twenty comparisons one goes beyond that without a reason."
+        f" twenty comparisons one goes beyond that without a reason. {_too_small(study, limit)}"
     )
     differences = compared(study)
     for rescaled, words in ((True, "At the base's speed"), (False, "At the base's widths")):
@@ -120,6 +120,13 @@ def _accuracy_findings(study: AblationStudy, limit: Chance) -> Iterator[str]:
                 f"{words} the rows' order agrees with the paper's by a rank correlation of {order:+.2f}"
                 f" (1: the same order, 0: none; {len(own)} rows)."
             )
+
+
+def _too_small(study: AblationStudy, limit: Chance) -> str:
+    """How many of the paper's own differences could not be seen here."""
+    rows = {v.ablation.key: v.ablation for v in study.versions if v.ablation.key != BASE.key}
+    small = sum(abs(row.reported_points) <= limit.limit for row in rows.values())
+    return f"Of the paper's own differences {small} of {len(rows)} are no larger."
 
 
 def _speed_findings(study: AblationStudy) -> Iterator[str]:
