@@ -24,7 +24,7 @@ CLASS_COLOURS = dict(
 )
 """One colour for each class, in every chart."""
 
-# In lower case; the first that fits counts.
+# In lower case, without the `_` that stands behind what works in place; the first that fits counts.
 _PATTERNS: tuple[tuple[str, str], ...] = (
     (SOFTMAX, r"_?(log_?)?softmax|_softmax_backward_data"),
     (QUANTIZING, r"(dynamic)?(de)?quantizelinear|cast"),
@@ -35,29 +35,30 @@ _PATTERNS: tuple[tuple[str, str], ...] = (
     ),
     (
         PRODUCTS,
-        r".*conv.*|.*matmul.*|.*gemm.*|(ba)?addmm|b?mm|_?linear.*|.*attention.*|.*_pointwise|addbmm|addmv|mv|dot|einsum",
+        r".*conv.*|.*matmul.*|.*gemm.*|b?mm|_int_mm|addmm|baddbmm|addbmm|_addmm_activation|(add)?mv|v?dot|_?linear.*"
+        r"|.*attention.*|.*_pointwise|einsum",
     ),
     (
         MOVEMENT,
-        r"copy_?|cat|concat|clone|contiguous|transpose|permute|reshape|view|_?unsafe_view|as_strided|split.*|chunk|slice"
-        r"|select|index.*|gather.*|pad|constant_pad_nd|fill_|empty.*|narrow|expand|roll|stack|flatten|resize_|_?to(_copy)?"
-        r"|reorder(input|output)|squeeze|unsqueeze|identity|shape|constantofshape|tile|zeros.*|unbind|t|depthtospace"
-        r"|repeat|_?reshape_alias|alias|detach|new_(ones|zeros|empty|full)|ones.*|full.*|arange|reflection_pad.*"
-        r"|replication_pad.*|pixel_(un)?shuffle|channel_shuffle|unfold|im2col|col2im|movedim|swapaxes|masked_fill_?|flip"
-        r"|repeat_interleave|zero_|view_as.*|unflatten|lift_fresh|_unsafe_index|scatter.*|meshgrid|upsample_nearest.*",
+        r"copy|cat|concat|clone|contiguous|transpose|permute|reshape|view|_?unsafe_view|as_strided|(unsafe_)?split.*|chunk"
+        r"|slice|select|index.*|gather.*|pad|constant_pad_nd|fill|empty.*|narrow|expand|roll|stack|flatten|resize"
+        r"|_?to(_copy)?|reorder(input|output)|squeeze|unsqueeze|identity|shape|constantofshape|tile|zeros.*|unbind|t"
+        r"|depthtospace|repeat|_?reshape_alias|alias|detach|new_(ones|zeros|empty|full)|ones.*|full.*|arange"
+        r"|reflection_pad.*|replication_pad.*|pixel_(un)?shuffle|channel_shuffle|unfold|im2col|col2im|movedim|swapaxes"
+        r"|masked_fill|flip|repeat_interleave|zero|view_as.*|unflatten|lift_fresh|_unsafe_index|scatter.*|meshgrid"
+        r"|upsample_nearest.*",
     ),
     (
         ELEMENTWISE,
-        r"add_?|sub_?|mul_?|div_?|relu_?|relu6|hardtanh_?|clamp.*|clip|sigmoid_?|gelu|silu_?|hardswish_?|hardsigmoid_?|exp|sqrt"
-        r"|erf|tanh|pow|neg|where|leaky_relu_?|(quick)?gelu|qlinear(add|mul)|qlinearsigmoid|min|max|lerp|fused.*|bias.*"
-        r"|rsqrt|abs|eq|ne|lt|gt|le|ge|logical_.*|bitwise_.*|rsub|square|log|sin|cos|mish_?|elu_?|celu_?|prelu|softplus"
-        r"|maximum|minimum|reciprocal|addcmul|addcdiv|bernoulli_?|dropout|native_dropout|floor_divide|remainder|rounding"
-        r"|floor|ceil|round|threshold_?",
+        r"add|sub|mul|div|relu6?|hardtanh|clamp.*|clip|sigmoid|(quick)?gelu|silu|hardswish|hardsigmoid|exp|sqrt|erf|tanh"
+        r"|pow|neg|where|leaky_relu|qlinear(add|mul|sigmoid)|min|max|lerp|fused.*|bias.*|rsqrt|abs|eq|ne|lt|gt|le|ge"
+        r"|logical_.*|bitwise_.*|rsub|square|log|sin|cos|mish|c?elu|prelu|softplus|maximum|minimum|reciprocal|addcmul"
+        r"|addcdiv|bernoulli|(native_)?dropout|floor_divide|remainder|floor|ceil|round|threshold",
     ),
 )
 
 
 def class_of(operator: str) -> str:
     """The class of an operator of torch (`aten::add_`) or of ONNX (`FusedConv`); `OTHER` for one that has none."""
-    name = operator.rpartition("::")[2].lower()
+    name = operator.rpartition("::")[2].lower().removesuffix("_")
     return next((kind for kind, pattern in _PATTERNS if re.fullmatch(pattern, name)), OTHER)
