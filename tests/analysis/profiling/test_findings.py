@@ -9,7 +9,7 @@ from profiles import PEAKS, model, operator, profile
 
 from effvit.analysis.profiling.causes import CAUSES, COMPUTING
 from effvit.analysis.profiling.findings import NUM_FINDINGS, costs_of, findings
-from effvit.analysis.profiling.records import ModelProfile, pattern
+from effvit.analysis.profiling.records import ModelProfile, digits, pattern
 from effvit.analysis.profiling.remedies import NEARER, REMEDIES, remedy
 
 
@@ -55,6 +55,19 @@ def test_what_runs_at_the_limit_is_not_told_to_come_nearer() -> None:
 def test_a_slow_library_is_named_with_its_numbers() -> None:
     slow = operator("linear", 10.0, num_macs=100_000_000, bytes_moved=1_000)
     assert "torch's own reaches 40 GMAC/s on large matrices here, the fastest 100" in findings(profile(model(slow)))[0]
+
+
+def test_a_larger_batch_is_advice_for_small_products_only() -> None:
+    small = operator("pointwise", 10.0, num_macs=1_000_000, bytes_moved=1_000)
+    large = operator("pointwise", 10.0, num_macs=100_000_000, bytes_moved=1_000)
+    assert "To come nearer: a larger batch, or the same product" in findings(profile(model(small)))[0]
+    assert "a larger batch" not in findings(profile(model(small, batch_size=16)))[0]
+    assert "To come nearer: the same product" in findings(profile(model(large)))[0]
+
+
+@pytest.mark.parametrize(("value", "text"), [(0.01234, "0.0123"), (99.96, "100"), (999.4, "999"), (3681.2, "3,681")])
+def test_numbers_have_no_powers_of_ten(value: float, text: str) -> None:
+    assert digits(value) == text
 
 
 def test_a_batch_norm_folds_by_the_function_that_fits_the_model() -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from effvit.analysis.profiling.causes import CAUSES, COMPUTING
-from effvit.analysis.profiling.records import ModelProfile, Operator, Profile, Sum, pattern
+from effvit.analysis.profiling.records import ModelProfile, Operator, Profile, Sum, digits, pattern
 from effvit.analysis.profiling.remedies import remedy
 from effvit.analysis.roofline import Peaks
 
@@ -35,8 +35,8 @@ def costs_of(model: ModelProfile) -> dict[str, Sum]:
 def _finding(rank: str, cause: str, total: Sum, model: ModelProfile, profile: Profile) -> str:
     operators = [operator for operator in model.operators if operator.cause == cause]
     parts = (
-        f"{model.label}, {rank}: {total.ms / model.wall_ms:.0%} of the time ({total.ms:.3g} of {model.wall_ms:.3g} ms)"
-        f" {_named(cause, operators)}{_place(operators)}.",
+        f"{model.label}, {rank}: {total.ms / model.wall_ms:.0%} of the time ({digits(total.ms)} of"
+        f" {digits(model.wall_ms)} ms) {_named(cause, operators)}{_place(operators)}.",
         _evidence(cause, total, model, profile.peaks),
         remedy(cause, total, model, profile),
     )
@@ -79,13 +79,14 @@ def _evidence(cause: str, total: Sum, model: ModelProfile, peaks: Peaks) -> str:
     if cause in COMPUTING and total.num_macs:
         limit = "arithmetic" if total.intensity >= peaks.ridge else "memory"
         return (
-            f"That is {total.num_macs / model.num_macs:.0%} of the MACs at {total.macs_per_second / 1e9:.3g} GMAC/s;"
-            f" this machine's {limit} allows {peaks.attainable(total.intensity) / 1e9:.3g}, which would take"
-            f" {total.roofline_ms(peaks) / model.wall_ms:.1%} of today's time."
+            f"That is {total.num_macs / model.num_macs:.0%} of the MACs at {digits(total.macs_per_second / 1e9)}"
+            f" GMAC/s; this machine's {limit} allows {digits(peaks.attainable(total.intensity) / 1e9)}, which would"
+            f" take {total.roofline_ms(peaks) / model.wall_ms:.1%} of today's time."
         )
     if total.bytes_moved:
         return (
-            f"It moves {total.bytes_moved / 1e6:.3g} MB at {total.bytes_per_second / 1e9:.3g} GB/s; this machine copies"
-            f" at {peaks.bytes_per_second / 1e9:.3g}, in its caches at {peaks.cache_bytes_per_second / 1e9:.3g}."
+            f"It moves {digits(total.bytes_moved / 1e6)} MB at {digits(total.bytes_per_second / 1e9)} GB/s; this"
+            f" machine copies at {digits(peaks.bytes_per_second / 1e9)},"
+            f" in its caches at {digits(peaks.cache_bytes_per_second / 1e9)}."
         )
     return ""

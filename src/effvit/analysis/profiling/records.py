@@ -85,6 +85,11 @@ def sum_of(operators: Iterable[Operator]) -> Sum:
     )
 
 
+def digits(value: float) -> str:
+    """Three digits, and no powers of ten: 0.0123, 4.56, 7,890."""
+    return f"{value:.3g}" if value < 999.5 else f"{value:,.0f}"
+
+
 def pattern(module: str) -> str:
     """`stages.0.1.ffn` -> `stages.*.*.ffn`: the same layer of all blocks under one name."""
     return re.sub(r"(?<![^.])\d+(?![^.])", "*", module)

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from effvit.analysis.profiling.causes import COMPUTING
-from effvit.analysis.profiling.records import ModelProfile, Profile, Sum
+from effvit.analysis.profiling.records import ModelProfile, Profile, Sum, digits
 
 _NEAR = 0.6
 """Share of the roofline from which on a kernel has little left to gain."""
 _LARGE_BATCH = 16
 """Pictures from which on a larger batch is no advice."""
+_LARGE_PRODUCT = 20_000_000
+"""MACs of a call from which on it fills the machine whatever the batch."""
 _UNEQUAL = 1.3
 """How much faster another library's product must be to be worth a word."""
 _FUSE = "torch.fx.experimental.optimization.fuse"
@@ -41,9 +43,9 @@ NEARER: dict[str, str] = {
     "depthwise": "fewer or larger ones (torch prepares each call at length), or a runtime that keeps its own order of"
     " memory (ONNX Runtime, OpenVINO)",
     "grouped": "wider groups, which fill the vector units, or a dense convolution of fewer channels",
-    "pointwise": "the same product taken over tokens, widths in multiples of 16, or a compiled or exported network",
+    "pointwise": "the same product taken over tokens, or a compiled or exported network",
     "convolution": "more input channels in the first layers, or a compiled or exported network",
-    "linear": "widths in multiples of 16, or a compiled or exported network",
+    "linear": "a compiled or exported network",
     "attention_products": "fused attention, larger windows, or fewer and wider heads",
     "fused_attention": "fewer and wider heads, or more tokens in a window",
     "products": "wider layers",
@@ -93,20 +95,20 @@ def _of_products(cause: str, total: Sum, model: ModelProfile, profile: Profile) 
     plain = profile.peaks.products.get("matrix product", 0.0)
     if cause == "linear" and plain * _UNEQUAL < profile.peaks.macs_per_second:
         nearer = (
-            f"another library for the product (torch's own reaches {plain / 1e9:.3g} GMAC/s on large matrices here,"
-            f" the fastest {profile.peaks.macs_per_second / 1e9:.3g}): a compiled or exported network may choose it"
+            f"another library for the product (torch's own reaches {digits(plain / 1e9)} GMAC/s on large matrices here,"
+            f" the fastest {digits(profile.peaks.macs_per_second / 1e9)}): a compiled or exported network may choose it"
         )
-    if model.batch_size < _LARGE_BATCH and cause not in ("depthwise", "grouped"):
-        nearer = f"a larger batch, {nearer}"
+    small = total.num_macs < _LARGE_PRODUCT * total.num_calls and model.batch_size < _LARGE_BATCH
+    if small and cause not in ("depthwise", "grouped"):
+        nearer = f"a larger batch, or {nearer}"
     return f"To come nearer: {nearer}."
 
 
 def _of_overhead(cause: str, total: Sum, model: ModelProfile, profile: Profile) -> str:
     """Time in which nothing is computed, over the calls that it is spent on."""
     count = sum((operator.cause == "dispatch") == (cause == "dispatch") for operator in model.operators)
-    each = (
-        f"{total.ms / max(1, count) * 1e3:.2g} us for each of {count} {'calls' if cause == 'dispatch' else 'operators'}"
-    )
+    calls = "calls" if cause == "dispatch" else "operators"
+    each = f"{digits(total.ms / max(1, count) * 1e3)} us for each of {count} {calls}"
     larger = "" if model.batch_size >= _LARGE_BATCH else "a larger batch, "
     if profile.device != "cpu":
         graph = "a CUDA graph (`torch.compile(mode='reduce-overhead')`) takes"

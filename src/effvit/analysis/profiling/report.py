@@ -9,7 +9,16 @@ from effvit.analysis.profiling.causes import CAUSES, COMPUTING
 from effvit.analysis.profiling.charts import places_chart, roofline_chart, shares_chart, short
 from effvit.analysis.profiling.findings import costs_of, findings
 from effvit.analysis.profiling.places import blocks, stages
-from effvit.analysis.profiling.records import MEMORY_CLASSES, ModelProfile, Operator, Profile, Sum, pattern, sum_of
+from effvit.analysis.profiling.records import (
+    MEMORY_CLASSES,
+    ModelProfile,
+    Operator,
+    Profile,
+    Sum,
+    digits,
+    pattern,
+    sum_of,
+)
 from effvit.analysis.report import Chart, Report, Table
 from effvit.environment import environment
 from effvit.operators import CLASSES, PRODUCTS
@@ -114,7 +123,7 @@ def _shares_table(profile: Profile, published: Mapping[str, float]) -> Table:
     paper = ("paper's products %",) if published else ()
     rows = []
     for model in profile.models:
-        row = [short(model.label), f"{model.images_per_second:.1f}", _ms(model.wall_ms)]
+        row = [short(model.label), f"{model.images_per_second:.1f}", digits(model.wall_ms)]
         row += [_percent(model.shares[kind]) for kind in kinds]
         row += [_percent(model.memory_share), _percent(model.below_ridge_share(profile.peaks))]
         row.append(_percent(model.between_share))
@@ -131,8 +140,8 @@ def _shares_table(profile: Profile, published: Mapping[str, float]) -> Table:
         ),
         rows=tuple(rows),
         caption="Classes are shares of the operators' time and add up to 100. Memory-bound classes, as in the paper:"
-        f" {', '.join(MEMORY_CLASSES)}. Below the ridge: operators with fewer than {profile.peaks.ridge:.3g} MACs per"
-        " byte, whatever their class. No operator: share of the wall time."
+        f" {', '.join(MEMORY_CLASSES)}. Below the ridge: operators with fewer than {digits(profile.peaks.ridge)} MACs"
+        " per byte, whatever their class. No operator: share of the wall time."
         + (f" Of no class: {', '.join(unclassified)}." if unclassified else ""),
     )
 
@@ -159,10 +168,10 @@ def _layers_table(model: ModelProfile) -> Table:
     largest = sorted(sums.items(), key=lambda item: -item[1].ms)[:_NUM_LAYERS]
     rows = []
     for (module, cause), total in largest:
-        rate = f"{total.macs_per_second / 1e9:.3g}" if cause in COMPUTING and total.num_macs else ""
-        moved = f"{total.bytes_per_second / 1e9:.3g}" if total.bytes_moved else ""
+        rate = digits(total.macs_per_second / 1e9) if cause in COMPUTING and total.num_macs else ""
+        moved = digits(total.bytes_per_second / 1e9) if total.bytes_moved else ""
         share = _percent(total.ms / model.wall_ms)
-        rows.append((module or "", CAUSES[cause], str(total.num_calls or ""), _ms(total.ms), share, rate, moved))
+        rows.append((module or "", CAUSES[cause], str(total.num_calls or ""), digits(total.ms), share, rate, moved))
     return Table(
         title=f"Largest layers of {short(model.label)}",
         columns=("where", "what", "calls", "ms", "% of the wall time", "GMAC/s", "GB/s"),
@@ -182,11 +191,11 @@ def _places_table(model: ModelProfile, what: str, places: Mapping[str, Sequence[
             (
                 *(
                     name,
-                    _ms(total.ms),
+                    digits(total.ms),
                     _percent(total.ms / model.wall_ms),
                     f"{total.num_macs / model.num_macs:.1%}"[:-1],
                 ),
-                f"{sum_of(products).macs_per_second / 1e9:.3g}" if total.num_macs else "",
+                digits(sum_of(products).macs_per_second / 1e9) if total.num_macs else "",
                 _percent(moving / total.ms if total.ms else 0.0),
             )
         )
@@ -205,9 +214,9 @@ def _heads_table(model: ModelProfile) -> Table:
     count = max(map(len, blocks_of.values()))
     rows = []
     for block, times in blocks_of.items():
-        cells = [_ms(time) for time in times] + [""] * (count - len(times))
+        cells = [digits(time) for time in times] + [""] * (count - len(times))
         whole = sum(o.ms for o in model.operators if (o.module + ".").startswith(block.rpartition(".")[0] + "."))
-        rows.append((block, *cells, _ms(whole)))
+        rows.append((block, *cells, digits(whole)))
     share = sum(total.ms for total in heads.values()) / model.wall_ms
     return Table(
         title=f"Heads of {short(model.label)}",
@@ -220,7 +229,3 @@ def _heads_table(model: ModelProfile) -> Table:
 
 def _percent(share: float) -> str:
     return f"{100 * share:.1f}"
-
-
-def _ms(value: float) -> str:
-    return f"{value:.3g}" if value < 100 else f"{value:.0f}"
