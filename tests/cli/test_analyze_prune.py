@@ -98,7 +98,18 @@ def test_a_network_of_timm(photos: Path, tmp_path: Path, capsys: pytest.CaptureF
     from effvit.analysis.pruning.saved import load_pruned
 
     name = "timm:deit_tiny_patch16_224"
-    arguments = ["analyze", "prune", name, str(photos), "--limit", "params=80%", "--weights", "random"]
+    arguments = [
+        "analyze",
+        "prune",
+        name,
+        str(photos),
+        "--limit",
+        "params=80%",
+        "--weights",
+        "random",
+        "--multiple",
+        "64",
+    ]
     record = result([*arguments, "--image-size", "32", *FAST, "--output", str(tmp_path / "deit")], capsys)
     assert any("weights are random" in line for line in (tmp_path / "deit" / "report.md").read_text().splitlines())
     found = load_pruned(tmp_path / "deit" / "weights")

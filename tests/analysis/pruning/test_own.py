@@ -200,3 +200,16 @@ def test_a_stage_whose_blocks_split_it_unevenly_keeps_its_order() -> None:
     images = pictures_for(network.config)
     pruned, masked = ranking.pruned(network, sizes), ranking.masked(network, sizes)
     assert relative_error(pruned(images).detach(), masked(images).detach()) < 1e-12
+
+
+def test_blocks_with_fewer_values_than_their_split_reach_its_front_only() -> None:
+    """No channel may cross the line up to which a block adds, wherever the scores would put it."""
+    first, stage = tiny().stages
+    narrow = tuple(replace(block, value_dim=dim) for block, dim in zip(stage.blocks, (12, 5), strict=True))
+    network = network_of(replace(tiny(), stages=(first, replace(stage, blocks=narrow))))
+    ranking = ranking_of(network)
+    ranking.scores["stage1.block0.value"][:, 5:] += 1  # type: ignore[attr-defined]  # the front is worth least
+    sizes = {**full_sizes(ranking), "stage1.block0.value": 8, "stage1.block1.value": 3}
+    images = pictures_for(network.config)
+    pruned, masked = ranking.pruned(network, sizes), ranking.masked(network, sizes)
+    assert relative_error(pruned(images).detach(), masked(images).detach()) < 1e-12
