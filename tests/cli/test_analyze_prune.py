@@ -127,6 +127,9 @@ def test_what_cannot_be_is_said_in_one_line(
     assert "unknown part to prune 'v'" in one_line([*own, "--limit", "macs=50%", "--parts", "v"], capsys)
     assert "--order must be per_cost or plain" in one_line([*own, "--limit", "macs=50%", "--order", "x"], capsys)
     assert "--batches must be at least 1" in one_line([*own, "--limit", "macs=50%", "--batches", "0"], capsys)
+    assert "efficientvit_tiny is a name without weights: add --weights" in one_line(
+        [*start, "efficientvit_tiny", str(photos), *end], capsys
+    )
     assert "unknown model 'efficientvit_m9'" in one_line([*start, "efficientvit_m9", str(photos), *end], capsys)
     (tmp_path / "empty").mkdir()
     assert "empty" in one_line([*start, str(weights), str(tmp_path / "empty"), *end], capsys)

@@ -29,7 +29,7 @@ from effvit.data.samples import PictureData, Sample
 from effvit.data.transforms import eval_transform, normalize
 from effvit.deploy.rewrite import rewrite
 from effvit.environment import environment
-from effvit.errors import DataError
+from effvit.errors import ConfigError, DataError
 from effvit.model.checkpoints import WeightsInfo, save
 from effvit.model.network import EfficientViT
 from effvit.model.published import NUM_IMAGENET_CLASSES
@@ -83,6 +83,10 @@ def prune_model(
     torch.manual_seed(scoring.seed)  # random weights are the same each time
     num_classes = len(pictures.class_names) if _takes_classes(source, weights) else None
     found = find_model(source, image_size=image_size, weights=weights, num_classes=num_classes)
+    if found.is_random and weights != RANDOM:
+        raise ConfigError(
+            f"{source} is a name without weights: add --weights pretrained or a file, or --weights random to try the verb"
+        )
     # The costs and what cannot be pruned at all are said before any picture is read.
     prunable = find_prunable(found.network, found.input_size, kinds=kinds, multiple=multiple, min_share=min_share)
     network = found.network.to(scoring.device).eval()
