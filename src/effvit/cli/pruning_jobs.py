@@ -85,7 +85,7 @@ def prune_model(
     found = find_model(source, image_size=image_size, weights=weights, num_classes=num_classes)
     if found.is_random and weights != RANDOM:
         raise ConfigError(
-            f"{source} is a name without weights: add --weights pretrained or a file, or --weights random to try the verb"
+            f"{source} is a name without weights: add --weights pretrained or a file, or --weights random to try it"
         )
     # The costs and what cannot be pruned at all are said before any picture is read.
     prunable = find_prunable(found.network, found.input_size, kinds=kinds, multiple=multiple, min_share=min_share)
