@@ -13,27 +13,35 @@ import torch
 from torch import nn
 
 from effvit.analysis.page import page
-from effvit.analysis.ratios.families import subnetwork
+from effvit.analysis.ratios.families import Subnetwork, subnetwork
 from effvit.analysis.report import as_text, write_report
 from effvit.analysis.scaling import CONTROL
 from effvit.data.datasets import PictureData
 from effvit.errors import ConfigError, RunError
-from effvit.studies import attention_share, attention_share_speed
+from effvit.studies import attention_share, attention_share_search, attention_share_speed
 from effvit.studies.ablation import Budget, Listeners
 from effvit.studies.attention_share import ShareStudy, plan_curves, study_attention_share
 from effvit.studies.attention_share_curves import Curve, SpeedSettings
-from effvit.studies.attention_share_memory import Memory, memory_of
+from effvit.studies.attention_share_memory import Cost, Memory, cost_of, memory_of
 from effvit.studies.attention_share_report import share_report
 from effvit.studies.attention_share_speed import match_curves
 from effvit.timing import Spread
 from effvit.train.config import TrainConfig
 
 SIZE = (32, 32)
-FAMILIES = {"deit_tiny": 24, "swin_tiny": 24}
+FAMILIES = ("deit_tiny", "swin_tiny")
+
+
+class Described(nn.Module):
+    """A network that is nothing but its description."""
+
+    def __init__(self, network: Subnetwork) -> None:
+        super().__init__()
+        self.network = network
 
 
 class InventedMachine:
-    """Times a network by its parameters; together, some networks can be slower than alone, as on a real machine."""
+    """Times a network by its widths and layers; together, some can be slower than alone, as on a real machine."""
 
     def __init__(self, together: Mapping[str, float] | None = None) -> None:
         self.num_measurements = 0
@@ -41,7 +49,10 @@ class InventedMachine:
 
     def milliseconds(self, network: nn.Module) -> float:
         self.num_measurements += 1
-        return 1e4 + sum(parameter.numel() for parameter in network.parameters())
+        assert isinstance(network, Described)
+        like = network.network
+        layers = 24 + 0.5 * like.num_attention  # attention takes half as long again
+        return layers * like.width * (1 + like.width * (0.5 + 0.5 * like.inner / 100))
 
     def __call__(self, network: nn.Module, baseline: nn.Module, rounds: int) -> Spread:
         speed = self.milliseconds(baseline) / self.milliseconds(network)
@@ -66,12 +77,21 @@ def machine(monkeypatch: pytest.MonkeyPatch) -> InventedMachine:
         }
 
     monkeypatch.setattr(attention_share, "memory_of", memory)
+    monkeypatch.setattr(attention_share, "cost_of", lambda network: Cost(num_params=1000, num_macs=2000))
     return invented
 
 
+@pytest.fixture(autouse=True)
+def no_weights(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Networks that only an invented machine times need not be made."""
+    for module in (attention_share_speed, attention_share_search):
+        monkeypatch.setattr(module, "build", Described)
+
+
 def curves_of(**changes: Any) -> dict[str, list[Curve]]:
-    arguments: dict[str, Any] = {"image_size": SIZE, "shares": (0, 0.4, 1), "width": 24, "num_classes": 3}
-    return plan_curves(**{"families": ["deit_tiny"], **arguments, **changes})
+    arguments: dict[str, Any] = {"image_size": SIZE, "shares": (0, 0.4, 1), "num_classes": 3}
+    arguments = {"families": ["deit_tiny"], **arguments, **changes}
+    return plan_curves(**{"widths": [48] * len(arguments["families"]), **arguments})
 
 
 def test_all_networks_of_a_curve_have_its_speed(machine: InventedMachine, tmp_path: Path) -> None:
@@ -80,7 +100,7 @@ def test_all_networks_of_a_curve_have_its_speed(machine: InventedMachine, tmp_pa
     assert len(study.points) == 2 * 2 * 3
     for point in study.points:
         network = point.member.network
-        alone = machine(network.make(), point.member.curve.baseline.make(), 1).median
+        alone = machine(Described(network), Described(point.member.curve.baseline), 1).median
         assert alone == pytest.approx(point.member.curve.speed, rel=0.03)
         assert network.layers.count("A") == network.num_attention and len(network.layers) == 24
     assert [round(point.share, 2) for point in study.points[:3]] == [0.0, 0.42, 1.0]
@@ -132,7 +152,7 @@ def test_other_settings_are_refused_before_anything_is_measured(machine: Invente
     with pytest.raises(RunError, match=r"attention-00.json was found with other settings: give another folder"):
         match_curves(curves_of()["deit_tiny"], tmp_path, SpeedSettings(batch_size=8))
     with pytest.raises(RunError, match=r"other settings"):
-        match_curves(curves_of(width=32)["deit_tiny"], tmp_path, SpeedSettings())
+        match_curves(curves_of(widths=[32])["deit_tiny"], tmp_path, SpeedSettings())
     assert machine.num_measurements == before
 
 
@@ -173,7 +193,7 @@ def test_a_second_study_trains_nothing_anew(
 
 
 def test_without_pictures_it_is_speed_and_memory_alone(machine: InventedMachine, tmp_path: Path) -> None:
-    report = share_report(study_attention_share(curves_of(families=["efficientvit_tiny"], width=None), tmp_path))
+    report = share_report(study_attention_share(curves_of(families=["efficientvit_tiny"], widths=None), tmp_path))
     assert [chart.name for chart in report.charts] == ["memory"]
     assert any("Nothing was trained" in finding for finding in report.findings)
     assert "top-1 %" not in as_text(report)
@@ -198,7 +218,8 @@ def test_pictures_and_networks_must_fit(data: PictureData, config: TrainConfig, 
         ({"shares": (0.2, 2)}, "a share of attention must be in 0..1, got 2"),
         ({"speeds": (1.25, 1.25)}, "speeds must be one or more different numbers"),
         ({"speeds": (0,)}, "speeds must be above 0 and at most 10"),
-        ({"width": 25}, "the width .* must be a multiple of 8, got 25"),
+        ({"widths": [25]}, "the width .* must be a multiple of 8, got 25"),
+        ({"widths": [24, 24]}, "widths must be as many as families, 1, got"),
         ({"image_size": (100, 100)}, "must be multiples of 8, the side of a patch"),
     ],
 )
@@ -207,6 +228,13 @@ def test_what_cannot_be_planned_is_one_line(changes: dict[str, Any], message: st
         curves_of(**changes)
 
 
+def test_cost_is_counted_with_the_classes_asked_for() -> None:
+    network = subnetwork("deit_tiny", 0.5, width=16, image_size=SIZE, num_classes=3)
+    assert cost_of(network).num_params == sum(parameter.numel() for parameter in network.make().parameters())
+    assert cost_of(network).num_macs > cost_of(replace(network, inner=50)).num_macs > 0
+
+
+@pytest.mark.slow
 def test_memory_is_profiled_once_and_kept(tmp_path: Path) -> None:
     """The real profiler, on two small networks."""
     networks = {

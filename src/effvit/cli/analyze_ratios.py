@@ -14,6 +14,7 @@ from effvit.cli.options import (
     check_positive,
     check_threads,
     command_line,
+    parse_numbers,
     parse_size,
 )
 from effvit.errors import ConfigError
@@ -32,7 +33,7 @@ def register(analyze: typer.Typer) -> None:
     analyze.command(
         "ratios",
         epilog="\b\nExamples:\n"
-        "  effvit analyze ratios deit_tiny swin_tiny --data photos/ --width 48 --image-size 64 --epochs 8"
+        "  effvit analyze ratios deit_tiny swin_tiny --data photos/ --width 48,24 --image-size 64 --epochs 8"
         " --output ratios/\n"
         "  effvit analyze ratios efficientvit_m0 --data photos/ --image-size 128 --speed 1.25,1.5 --output ratios/\n"
         "  effvit analyze ratios swin_tiny --dry-run\n"
@@ -51,7 +52,8 @@ def ratios(
     shares: Annotated[str, typer.Option(help="Attention layers, in percent of all.")] = "0,20,40,60,80,100",
     speed: Annotated[str, typer.Option(help="Times the baseline's speed; several make several curves.")] = "1.25",
     width: Annotated[
-        int | None, typer.Option(help="Width of the baseline, for a small scale.", show_default="its authors'")
+        str | None,
+        typer.Option(help="Widths of the baselines, one a family.", show_default="the authors'"),
     ] = None,
     epochs: Annotated[int | None, typer.Option(help="Passes over the photos.", show_default="the recipe's")] = None,
     image_size: Annotated[str, typer.Option(help="Side in pixels, or height and width.", metavar="SIZE")] = "224",
@@ -82,7 +84,7 @@ def ratios(
     from effvit.studies.attention_share_curves import SpeedSettings
     from effvit.studies.attention_share_report import share_report
 
-    check_positive(batch=batch, threads=threads, epochs=epochs, width=width)
+    check_positive(batch=batch, threads=threads, epochs=epochs)
     check_threads(threads)
     if not 0 < tolerance < 100:
         raise ConfigError(f"--tolerance must be above 0 and below 100 percent, got {tolerance:g}")
@@ -94,7 +96,7 @@ def ratios(
         "image_size": size,
         "shares": [share / 100 for share in _numbers(shares, "--shares")],
         "speeds": _numbers(speed, "--speed"),
-        "width": width,
+        "widths": None if width is None else parse_numbers(width, "--width"),
     }
     curves = plan_curves(families, **asked)  # what is wrong with them is said before the pictures are looked for
     seed_numbers, where = _seeds(seeds), str(find_device(device))

@@ -124,7 +124,7 @@ def plan_curves(
     image_size: tuple[int, int],
     shares: Sequence[float] = SHARES,
     speeds: Sequence[float] = (SPEED,),
-    width: int | None = None,
+    widths: Sequence[int] | None = None,
     num_classes: int = 1000,
 ) -> dict[str, list[Curve]]:
     """The curves of a study, by family.
@@ -134,7 +134,7 @@ def plan_curves(
         image_size: Height and width of the pictures, in pixels.
         shares: Shares of attention, 0..1.
         speeds: How many times as fast as the baseline.
-        width: The baselines' width; None for that of each family's authors.
+        widths: The baselines' widths, one for each family; None for those of their authors.
         num_classes: Classes.
 
     Raises:
@@ -147,13 +147,15 @@ def plan_curves(
             raise ConfigError(f"{what} must be one or more different numbers, got {list(numbers)}")
     if not all(0 < speed <= 10 for speed in speeds):
         raise ConfigError(f"speeds must be above 0 and at most 10, got {list(speeds)}")
+    if widths is not None and len(widths) != len(families):
+        raise ConfigError(f"widths must be as many as families, {len(families)}, got {list(widths)}")
     found: dict[str, list[Curve]] = {}
-    for name in families:
+    for index, name in enumerate(families):
         family = find_family(name)
         baseline = subnetwork(
             name,
             family.num_attention / family.num_layers,
-            width=width or family.width,
+            width=family.width if widths is None else widths[index],
             image_size=image_size,
             num_classes=num_classes,
         )

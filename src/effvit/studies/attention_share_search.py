@@ -10,7 +10,7 @@ from typing import Any
 
 from effvit.analysis.ratios.families import INNER_PERCENTS, find_family
 from effvit.analysis.scaling import Match, SpeedMeter, match_speed, nearest_width
-from effvit.errors import RunError
+from effvit.errors import ConfigError, RunError
 from effvit.files import read_json, write_json
 from effvit.studies.attention_share_curves import Curve, SpeedSettings, build
 
@@ -69,19 +69,28 @@ def _find(name: str, curve: Curve, count: int, settings: SpeedSettings, meter: S
         start=start,
         rounds=settings.rounds,
     )
-    match = match_speed(
-        lambda inner: build(replace(like, width=width, inner=inner)),
-        INNER_PERCENTS,
-        baseline,
-        measure=meter,
-        speed=curve.speed,
-        tolerance=settings.tolerance,
-        start=100,
-        rounds=settings.rounds,
-        confirm_rounds=settings.confirm_rounds,
-        label=f"{name} (width {width}, {count} of {family.num_layers} layers attention), inner widths in percent",
-    )
-    return Found(width=width, inner=match.width, match=match)
+    reasons = []
+    for candidate in (width, width - family.step, width + family.step):  # inner widths may not reach as far as a step
+        if candidate not in family.widths(like.width):
+            continue
+        try:
+            match = match_speed(
+                lambda inner, candidate=candidate: build(replace(like, width=candidate, inner=inner)),  # type: ignore[misc]
+                INNER_PERCENTS,
+                baseline,
+                measure=meter,
+                speed=curve.speed,
+                tolerance=settings.tolerance,
+                start=100,
+                rounds=settings.rounds,
+                confirm_rounds=settings.confirm_rounds,
+                label=f"{name}: width {candidate}, inner widths in percent",
+            )
+        except ConfigError as error:
+            reasons.append(error)
+            continue
+        return Found(width=candidate, inner=match.width, match=match)
+    raise reasons[0]
 
 
 def _guess(curve: Curve, found: Mapping[str, Found]) -> int:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
+from itertools import pairwise
 
 import pytest
 import timm
@@ -10,7 +12,7 @@ import torch
 from helpers import randomise, relative_error
 from torch import nn
 
-from effvit.analysis.ratios.families import FAMILIES, find_family, subnetwork
+from effvit.analysis.ratios.families import FAMILIES, Subnetwork, find_family, subnetwork
 from effvit.analysis.ratios.sandwich import with_attention
 from effvit.analysis.ratios.spread import spread_evenly
 from effvit.analysis.ratios.transformers import deit, patch_for, swin, swin_maps, window_for
@@ -98,7 +100,7 @@ def test_half_attention_computes_what_timms_network_does(name: str) -> None:
 @pytest.mark.parametrize("name", ["deit_tiny", "swin_tiny", "efficientvit_tiny"])
 @pytest.mark.parametrize("share", SHARES)
 def test_every_share_has_its_layers_and_trains(name: str, share: float) -> None:
-    width = {"deit_tiny": 13, "swin_tiny": 11, "efficientvit_tiny": 20}[name]
+    width = {"deit_tiny": 16, "swin_tiny": 12, "efficientvit_tiny": 24}[name]
     network = subnetwork(name, share, width=width, image_size=(64, 96), num_classes=3)
     model = randomise(network.make()).train()
     letters = {
@@ -124,7 +126,7 @@ def test_our_layers_run_in_the_order_that_was_asked_for() -> None:
     config = family_config("any", widths=(16, 24), depths=(2, 3), num_heads=(2, 2), query_kernels=(3, 3))
     for num_attention in range(16):
         wanted = "".join("FA"[is_attention] for is_attention in spread_evenly(15, num_attention))
-        changed = with_attention(config, num_attention, 24)
+        changed = with_attention(config, num_attention, 24, inner=1.1)
         row = ""
         for stage in changed.stages:
             for block in stage.blocks:
@@ -137,9 +139,9 @@ def test_our_widths_are_scaled_alike_and_heads_stay_whole() -> None:
         config = with_attention(VARIANTS["efficientvit_m3"], 6, width)
         assert config.stages[-1].width == width
         for stage, like in zip(config.stages, VARIANTS["efficientvit_m3"].stages, strict=True):
-            assert stage.width == pytest.approx(like.width * width / 320, abs=6.01)
+            assert stage.width == pytest.approx(like.width * width / 320, abs=12.01)
             assert stage.blocks[0].value_dim * stage.blocks[0].num_heads == stage.width
-            assert set(stage.blocks[0].ffn_dims_after) == {2 * stage.width}
+            assert {dim for block in stage.blocks for dim in block.ffn_dims_after} == {2 * stage.width}
 
 
 @pytest.mark.parametrize(
@@ -161,10 +163,10 @@ def test_patches_leave_enough_tokens(size: int, patch: int) -> None:
     [
         ({"family": "deit_tyni"}, r"unknown family 'deit_tyni' \(did you mean 'deit_tiny'\?\); known: deit_tiny"),
         ({"share": 1.5}, r"a share of attention must be in 0..1, got 1.5"),
-        ({"width": 0}, r"deit_tiny: the width \(channels of a token\) must be a multiple of 1, got 0"),
+        ({"width": 0}, r"deit_tiny: the width \(channels of a token\) must be a multiple of 8, got 0"),
         (
             {"family": "efficientvit_m0", "width": 90},
-            r"the width \(channels of the last stage\) must be a multiple of 4",
+            r"the width \(channels of the last stage\) must be a multiple of 8, got 90",
         ),
         ({"image_size": (16, 64)}, r"pictures must have 32 pixels a side or more, got \(16, 64\)"),
         ({"image_size": (100, 100)}, r"height and width must be multiples of 8, the side of a patch, got \(100, 100\)"),
@@ -177,7 +179,23 @@ def test_what_cannot_be_made_is_one_line(arguments: dict[str, object], message: 
 
 
 def test_a_description_names_everything() -> None:
-    values = subnetwork("swin_tiny", 0.2, width=30, image_size=(64, 64), num_classes=9).to_dict()
+    values = subnetwork("swin_tiny", 0.2, width=32, image_size=(64, 64), num_classes=9).to_dict()
     assert values["layers"].count("A") == values["num_attention"] == 5
     assert values["share"] == pytest.approx(5 / 24)
     assert (values["patch"], values["window"], values["maps"][-1]) == (4, 4, [2, 2])
+
+
+@pytest.mark.parametrize("name", ["deit_tiny", "swin_tiny", "efficientvit_m0"])
+@pytest.mark.parametrize("share", [0.2, 0.8])
+def test_inner_widths_are_a_finer_dial_than_widths(name: str, share: float) -> None:
+    family = find_family(name)
+    like = subnetwork(name, share, width=family.width // 2, image_size=(64, 64), num_classes=3)
+
+    def parameters(network: Subnetwork) -> int:
+        with torch.device("meta"):
+            return sum(parameter.numel() for parameter in network.make().parameters())
+
+    counts = [parameters(replace(like, inner=percent)) for percent in range(80, 121, 4)]
+    assert counts == sorted(counts) and len(set(counts)) == len(counts), "every few percent are another network"
+    step = parameters(replace(like, width=like.width + family.step)) / parameters(like) - 1
+    assert max(later / earlier for earlier, later in pairwise(counts)) - 1 < step

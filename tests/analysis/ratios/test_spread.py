@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from effvit.analysis.ratios.spread import count_for, spread_evenly
+from effvit.analysis.ratios.spread import count_for, multiples, spread_evenly
 from effvit.errors import ConfigError
 
 
@@ -36,3 +36,16 @@ def test_counts_are_the_nearest() -> None:
     assert [count_for(share, 24) for share in (0, 0.2, 0.4, 0.5, 0.6, 0.8, 1)] == [0, 5, 10, 12, 14, 19, 24]
     with pytest.raises(ConfigError, match=r"a share of attention must be in 0..1, got 20"):
         count_for(20, 24)
+
+
+@given(st.lists(st.floats(8, 500), min_size=1, max_size=40))
+def test_multiples_add_up_to_what_they_stand_for(exact: list[float]) -> None:
+    rounded = multiples(exact, 8)
+    assert all(number % 8 == 0 and number >= 8 for number in rounded)
+    for end in range(1, len(exact) + 1):
+        assert abs(sum(rounded[:end]) - sum(exact[:end])) <= 8
+
+
+def test_multiples_leave_multiples_alone() -> None:
+    assert multiples([64, 768, 8], 8) == [64, 768, 8]
+    assert multiples([163] * 5, 8) == [160, 168, 160, 168, 160]

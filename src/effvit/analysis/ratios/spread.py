@@ -40,7 +40,7 @@ def count_for(share: float, num_layers: int) -> int:
 def multiples(exact: Iterable[float], step: int) -> list[int]:
     """Numbers rounded to multiples of a step, at least one step, so that their running sums stay nearest to the exact.
 
-    Layers that should all be 163 wide become 160, 168, 160, 160, ...: together they are what they should be, and each
+    Layers that should all be 163 wide become 160, 168, 160, 168, ...: together they are what they should be, and each
     is a width that processors like.
     """
     rounded: list[int] = []
