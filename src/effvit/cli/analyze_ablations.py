@@ -12,12 +12,12 @@ from effvit.cli.options import (
     DEVICE_HELP,
     ImageSize,
     Json,
+    assignments_of,
     check_positive,
     check_threads,
     command_line,
     parse_size,
 )
-from effvit.cli.training import _assignments
 from effvit.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -95,7 +95,7 @@ def ablations(
         "num_workers": workers,
         "device": device,
     }
-    plan = _plan(data, _assignments(flags, settings or []), recipe)
+    plan = _plan(data, assignments_of(flags, settings or []), recipe)
     if dry_run:
         versions = plan_versions(plan.network.config, wanted)
         emit([_planned(version) for version in versions], _table, as_json)

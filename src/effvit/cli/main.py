@@ -25,7 +25,7 @@ _INTERRUPTED = 130
 
 app = typer.Typer(
     name="effvit",
-    help="EfficientViT-M (arXiv:2305.07027): train, evaluate, predict, export, measure and analyse. Not MIT's EfficientViT.",
+    help="EfficientViT-M (arXiv:2305.07027): train, evaluate, export, measure, analyse. Not MIT's EfficientViT.",
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
     add_completion=False,

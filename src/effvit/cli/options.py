@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import shlex
 import sys
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -108,6 +109,19 @@ def check_threads(threads: int | None) -> None:
     """Raise a `ConfigError` for a number of threads that no machine has: OpenMP would end the process."""
     if threads is not None and threads > MAX_THREADS:
         raise ConfigError(f"--threads must be at most {MAX_THREADS}, got {threads}")
+
+
+def assignments_of(flags: Mapping[str, Any], settings: Sequence[str]) -> list[str]:
+    """Flags and `--set` as one list of `field=value`; a flag that is None was not given.
+
+    Raises:
+        ConfigError: If a field is in both: a contradiction, and no one's to resolve.
+    """
+    given = {name: value for name, value in flags.items() if value is not None}
+    twice = [name for name in given if any(text.partition("=")[0].strip() == name for text in settings)]
+    if twice:
+        raise ConfigError(f"{', '.join(twice)} is given by a flag and by --set; give it once")
+    return [*(f"{name}={value}" for name, value in given.items()), *settings]
 
 
 def command_line() -> str:

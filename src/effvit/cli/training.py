@@ -15,6 +15,7 @@ from effvit.cli.options import (
     Output,
     Seed,
     SpacedLists,
+    assignments_of,
     command_line,
     parse_size,
 )
@@ -80,7 +81,7 @@ def train(
         "num_workers": workers,
         "device": device,
     }
-    assignments = _assignments(flags, settings or [])
+    assignments = assignments_of(flags, settings or [])
     if resume is not None:
         elsewhere = {key: value for key, value in flags.items() if key not in ("num_workers", "device")}
         others = {"--recipe": recipe, "--weights": weights, "--output": output, "--set": settings}
@@ -108,15 +109,6 @@ def train(
     place = shlex.quote(str(run.path))
     say(f"next: effvit predict {place} PICTURE, or effvit export {place} --format onnx")
     emit({"run": str(run.path), **summary}, scores, as_json)
-
-
-def _assignments(flags: dict[str, Any], settings: list[str]) -> list[str]:
-    """Flags and `--set` in one list; the same field in both is a contradiction, and no one's to resolve."""
-    given = {name: value for name, value in flags.items() if value is not None}
-    twice = [name for name in given if any(text.partition("=")[0].strip() == name for text in settings)]
-    if twice:
-        raise ConfigError(f"{', '.join(twice)} is given by a flag and by --set; give it once")
-    return [*(f"{name}={value}" for name, value in given.items()), *settings]
 
 
 def _refuse_with_resume(given: dict[str, Any]) -> None:
