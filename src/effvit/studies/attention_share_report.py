@@ -59,7 +59,10 @@ def _conditions(study: ShareStudy) -> str:
         )
     how = study.speed_settings
     threads = "1 thread" if how.num_threads == 1 else f"{how.num_threads} threads"
-    parts.append(f"speed on {how.device}, batch {how.batch_size}, {threads}, float32, eager; ours in the deploy form")
+    parts.append(
+        f"speed on {how.device}, batch {how.batch_size}, {threads}, float32, eager,"
+        " attention step by step; ours in the deploy form"
+    )
     return "; ".join(parts)
 
 
@@ -124,7 +127,8 @@ def _one(points: list[Point]) -> bool:
 
 def _limit(points: list[Point], top1: float, num_pictures: int) -> float:
     """Points by which two networks can differ by chance: of the pictures, and between seeds where it is known."""
-    sampling = 2 * top1 * (1 - top1) / num_pictures
+    guarded = (top1 * num_pictures + 1) / (num_pictures + 2)  # a few pictures, all right, are no certainty
+    sampling = 2 * guarded * (1 - guarded) / num_pictures
     spreads = [statistics.variance(point.top1.values()) / len(point.top1) for point in points if len(point.top1) > 1]
     seeds = 2 * statistics.fmean(spreads) if spreads else 0.0
     return 100 * _CERTAINTY * math.sqrt(sampling + seeds)

@@ -199,3 +199,9 @@ def test_inner_widths_are_a_finer_dial_than_widths(name: str, share: float) -> N
     assert counts == sorted(counts) and len(set(counts)) == len(counts), "every few percent are another network"
     step = parameters(replace(like, width=like.width + family.step)) / parameters(like) - 1
     assert max(later / earlier for earlier, later in pairwise(counts)) - 1 < step
+
+
+def test_no_attention_is_fused_so_that_its_parts_can_be_told_apart() -> None:
+    for name in ("deit_tiny", "swin_tiny"):
+        model = subnetwork(name, 1.0, width=24, image_size=(64, 64), num_classes=3).make()
+        assert {module.fused_attn for module in model.modules() if hasattr(module, "fused_attn")} == {False}

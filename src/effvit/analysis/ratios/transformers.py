@@ -143,7 +143,9 @@ def deit(
 
     def layer(is_attention: bool) -> ResidualLayer:
         if is_attention:
-            return ResidualLayer(norm(), Attention(width, num_heads, attn_head_dim=next(head_dims), qkv_bias=True))
+            attention = Attention(width, num_heads, attn_head_dim=next(head_dims), qkv_bias=True)
+            attention.fused_attn = False  # step by step, as the paper measured it and as timm's Swin does it
+            return ResidualLayer(norm(), attention)
         return ResidualLayer(norm(), Mlp(width, next(hidden)))
 
     network.blocks = nn.Sequential(*map(layer, row))
