@@ -144,7 +144,8 @@ def deit(
     def layer(is_attention: bool) -> ResidualLayer:
         if is_attention:
             attention = Attention(width, num_heads, attn_head_dim=next(head_dims), qkv_bias=True)
-            attention.fused_attn = False  # step by step, as the paper measured it and as timm's Swin does it
+            # Step by step, as the paper measured it and as timm's Swin does it.
+            attention.fused_attn = False  # type: ignore[misc]
             return ResidualLayer(norm(), attention)
         return ResidualLayer(norm(), Mlp(width, next(hidden)))
 
