@@ -19,6 +19,8 @@ from effvit.model.config import EfficientViTConfig
 from effvit.model.network import EfficientViT
 
 _LABEL = "the row"
+_PAPERS_SPREAD = 0.06
+"""How far the throughputs of the paper's own rows lie from its M4's (Table 6)."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,7 +34,8 @@ class SpeedSettings:
     device: str = "cpu"
     """Where torch runs; ONNX Runtime runs on the CPU."""
     tolerance: float = 0.03
-    """Share by which a rescaled row may miss the base's speed."""
+    """Share by which a rescaled row may miss the base's speed; where no width comes so near, that of the paper's own
+    rows, 6 %, will do. The measured speeds are reported."""
     rounds: int = 7
     """Of a trial in the search of a width."""
     confirm_rounds: int = 31
@@ -113,20 +116,23 @@ def find_widths(
 
 
 def _match(ablation: Ablation, base: EfficientViTConfig, meter: SpeedMeter, settings: SpeedSettings) -> Match | str:
-    try:
-        return match_speed(
-            lambda percent: build(ablation.config(base, percent=percent)),
-            percents(base),
-            build(base),
-            measure=meter,
-            tolerance=settings.tolerance,
-            start=100,
-            rounds=settings.rounds,
-            confirm_rounds=settings.confirm_rounds,
-            label=_LABEL,
-        )
-    except ConfigError as error:  # too noisy a machine, or no such width: the other rows have theirs
-        return str(error).removeprefix(f"{_LABEL}: ")
+    reason = ""
+    for tolerance in (settings.tolerance, max(settings.tolerance, _PAPERS_SPREAD)):
+        try:
+            return match_speed(
+                lambda percent: build(ablation.config(base, percent=percent)),
+                percents(base),
+                build(base),
+                measure=meter,
+                tolerance=tolerance,
+                start=100,
+                rounds=settings.rounds,
+                confirm_rounds=settings.confirm_rounds,
+                label=_LABEL,
+            )
+        except ConfigError as error:  # too noisy a machine, or no such width: the other rows have theirs
+            reason = str(error).removeprefix(f"{_LABEL}: ")
+    return reason
 
 
 def build(config: EfficientViTConfig) -> EfficientViT:
