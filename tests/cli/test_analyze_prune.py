@@ -12,8 +12,12 @@ from helpers import randomise
 
 import effvit
 from effvit.cli.main import run
+from effvit.cli.pruning_jobs import pictures_for
+from effvit.data.datasets import find_data
 from effvit.model.checkpoints import WeightsInfo
+from effvit.model.sources import find_model
 from effvit.preprocessing import Preprocessing
+from effvit.train.config import TrainConfig
 from effvit.train.runs import RunFolder
 
 FAST = ["--batches", "2", "--batch-size", "8", "--device", "cpu"]
@@ -80,6 +84,16 @@ def test_a_plan_in_words_writes_nothing(
     assert list(tmp_path.iterdir()) == []
 
 
+def test_what_a_run_held_out_stays_held_out(photos: Path, tmp_path: Path) -> None:
+    """Whatever --seed is: the accuracy before and after must be of pictures that the network has not seen."""
+    data = find_data(photos, seed=3, val_fraction=0.4)
+    RunFolder.create(tmp_path / "run", TrainConfig(seed=3, val_fraction=0.4), data)
+    assert data.val != find_data(photos).val
+    for source in (tmp_path / "run", tmp_path / "run" / "weights-last"):
+        assert pictures_for(str(photos), str(source), 0).val == data.val
+    assert pictures_for(str(photos), "efficientvit_m0", 0).val == find_data(photos).val
+
+
 @pytest.mark.slow
 def test_a_limit_of_latency(photos: Path, weights: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """How fast it gets decides nothing here: only that both were timed and that the smallest is told if it must be."""
@@ -95,8 +109,6 @@ def test_a_limit_of_latency(photos: Path, weights: Path, capsys: pytest.CaptureF
 
 def test_a_network_of_timm(photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """By name, for the pictures' classes; the folder opens again."""
-    from effvit.analysis.pruning.saved import load_pruned
-
     name = "timm:deit_tiny_patch16_224"
     arguments = [
         "analyze",
@@ -112,7 +124,7 @@ def test_a_network_of_timm(photos: Path, tmp_path: Path, capsys: pytest.CaptureF
     ]
     record = result([*arguments, "--image-size", "32", *FAST, "--output", str(tmp_path / "deit")], capsys)
     assert any("weights are random" in line for line in (tmp_path / "deit" / "report.md").read_text().splitlines())
-    found = load_pruned(tmp_path / "deit" / "weights")
+    found = find_model(tmp_path / "deit")
     assert sum(p.numel() for p in found.network.parameters()) == record["plan"]["params"]["pruned"]
     assert found.network(torch.zeros(1, 3, 32, 32)).shape == (1, 3)
 

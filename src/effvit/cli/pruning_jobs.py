@@ -18,7 +18,6 @@ from effvit.analysis.pruning.limits import Limit
 from effvit.analysis.pruning.plan import Latency, Order, Plan, make_plan
 from effvit.analysis.pruning.prunable import find_prunable
 from effvit.analysis.pruning.report import Trial, pruning_report
-from effvit.analysis.pruning.saved import save_pruned
 from effvit.analysis.report import Report
 from effvit.cli.published import imagenet_description
 from effvit.cli.render import progress, say, steps
@@ -32,10 +31,12 @@ from effvit.environment import environment
 from effvit.errors import ConfigError, DataError
 from effvit.model.checkpoints import WeightsInfo, save
 from effvit.model.network import EfficientViT
+from effvit.model.pruned import read_pruned, save_pruned
 from effvit.model.published import NUM_IMAGENET_CLASSES
 from effvit.model.sources import RANDOM, FoundModel, find_model
 from effvit.model.variants import VARIANTS
 from effvit.timing import measure, num_threads, paired_ratio, synchronizer
+from effvit.train.runs import RunFolder
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,7 +80,7 @@ def prune_model(
         ConfigError: If the model cannot be pruned, or not below the limit.
         DataError: If the pictures are none or of other classes.
     """
-    pictures = find_data(data, seed=scoring.seed)
+    pictures = pictures_for(data, source, scoring.seed)
     torch.manual_seed(scoring.seed)  # random weights are the same each time
     num_classes = len(pictures.class_names) if _takes_classes(source, weights) else None
     found = find_model(source, image_size=image_size, weights=weights, num_classes=num_classes)
@@ -146,6 +147,15 @@ def prune_model(
             "seed": scoring.seed,
         },
     )
+
+
+def pictures_for(data: str, source: str, seed: int) -> PictureData:
+    """Pictures, those that a run held out held out here: what it was trained on would tell nothing."""
+    for folder in (Path(source), Path(source).parent):  # the run, or one of its folders of weights
+        if (folder / "run.json").is_file():
+            config = RunFolder.open(folder).read_config()
+            return find_data(data, val_fraction=config.val_fraction, seed=config.seed)
+    return find_data(data, seed=seed)
 
 
 def _takes_classes(source: str, weights: str | None) -> bool:
@@ -267,14 +277,15 @@ def _save(
         save(folder, small, info)
         say(f"pruned weights are in {folder}; go on with: effvit train DATA --weights {shlex.quote(str(folder))}")
         return
+    before = read_pruned(source) if Path(source).is_dir() else None  # pruned once more: the full network is its
     save_pruned(
         folder,
         small,
-        source=source,
+        source=source if before is None else before.source,
         image_size=(found.input_size[1], found.input_size[2]),
         preprocessing=found.preprocessing,
-        num_classes=num_classes,
+        num_classes=num_classes if before is None else before.num_classes,
         class_names=names,
         provenance=provenance,
     )
-    say(f"pruned weights are in {folder}; open them with effvit.analysis.pruning.saved.load_pruned")
+    say(f"pruned weights are in {folder}, which `effvit profile` and `effvit analyze` take as a model")

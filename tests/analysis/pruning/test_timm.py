@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -18,11 +17,8 @@ from effvit.analysis.pruning.knobs import Ranking, full_sizes
 from effvit.analysis.pruning.limits import parse_limit
 from effvit.analysis.pruning.plan import make_plan
 from effvit.analysis.pruning.prunable import find_prunable
-from effvit.analysis.pruning.saved import load_pruned, save_pruned
-from effvit.analysis.pruning.timm_layers import NarrowAttention, narrow
-from effvit.errors import ConfigError, WeightsError
-from effvit.model.sources import find_model
-from effvit.preprocessing import Preprocessing
+from effvit.errors import ConfigError
+from effvit.model.narrow import NarrowAttention
 
 
 def deit(**settings: Any) -> nn.Module:
@@ -92,21 +88,6 @@ def test_queries_and_keys_alone_leave_values_as_they_are() -> None:
         assert relative_error(pruned(images), ranking.masked(network, sizes)(images)) < 1e-12
 
 
-def test_masks_of_tokens_still_count() -> None:
-    network, _ = network_of("deit", fused=False)
-    original: Any = network.get_submodule("blocks.0.attn")
-    same = NarrowAttention(original, key_dim=8, value_dim=8)
-    same.load_state_dict(original.state_dict())
-    tokens = torch.randn(2, 5, 24, dtype=torch.float64)
-    allowed = torch.rand(2, 1, 5, 5) < 0.7
-    allowed |= torch.eye(5, dtype=torch.bool)
-    for fused in (True, False):
-        same.fused_attn = fused
-        for mask in (allowed, torch.randn(2, 1, 5, 5, dtype=torch.float64)):
-            with torch.no_grad():
-                assert relative_error(same(tokens, attn_mask=mask), original(tokens, attn_mask=mask)) < 1e-12
-
-
 def test_true_scores_and_a_plan() -> None:
     network, size = network_of("swin")
     found = find_prunable(network, (3, size, size), multiple=2, min_share=0.2)
@@ -118,51 +99,32 @@ def test_true_scores_and_a_plan() -> None:
     assert {knob.place for knob in plan.knobs} == {f"layers.{i}.blocks.{j}" for i in (0, 1) for j in (0, 1)}
 
 
-def test_what_a_norm_mixes_is_left_alone_and_said() -> None:
-    mixed = deit(qk_norm=True).eval()
-    ranking = ranking_of(mixed, 32)
-    assert {knob.kind for knob in ranking.knobs} == {"value", "ffn"}
-    assert ranking.left_alone == ("2 x qk of Attention: a norm or gate behind them mixes the channels",)
+@pytest.mark.parametrize(
+    ("settings", "mixed"), [({"qk_norm": True}, "qk"), ({"scale_attn_norm": True}, "value"), ({"gated": True}, "value")]
+)
+def test_what_a_norm_or_gate_mixes_is_left_alone_and_kept(settings: dict[str, bool], mixed: str) -> None:
+    network = deit(**{name: value for name, value in settings.items() if name != "gated"})
+    if settings.get("gated"):
+        for block in network.blocks:  # type: ignore[union-attr]
+            block.attn = timm.layers.Attention(24, 3, qkv_bias=True, gated=True)
+    network = randomise(network, 3).double().eval()
+    ranking = ranking_of(network, 32)
+    assert {knob.kind for knob in ranking.knobs} == {"qk", "value", "ffn"} - {mixed}
+    assert ranking.left_alone == (f"2 x {mixed} of Attention: a norm or gate behind them mixes the channels",)
+    sizes = {knob.name: knob.size // 2 for knob in ranking.knobs}
+    images = torch.randn(2, 3, 32, 32, dtype=torch.float64)
+    with torch.no_grad():
+        assert relative_error(ranking.pruned(network, sizes)(images), ranking.masked(network, sizes)(images)) < 1e-12
+
+
+def test_where_nothing_can_be_pruned_the_reason_is_said() -> None:
+    mixed = deit(qk_norm=True).train()
+    mixed.blocks[0].eval()  # type: ignore[index,operator]
+    modes = [module.training for module in mixed.modules()]
     with pytest.raises(ConfigError, match="nothing to prune among qk: 2 x qk of Attention: a norm or gate"):
         find_prunable(mixed, (3, 32, 32), kinds=("qk",))
     with pytest.raises(ConfigError, match="Sequential has nothing to prune among qk, .*: it has no Attention, Win"):
         find_prunable(nn.Sequential(nn.Conv2d(3, 4, 3)), (3, 32, 32))
-
-
-def test_saved_and_opened_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / "own_networks.py").write_text(
-        "import timm\ndef make():\n    return timm.create_model('deit_tiny_patch16_224', img_size=32, depth=2,"
-        " embed_dim=24, num_heads=3, num_classes=4)\n"
-    )
-    monkeypatch.chdir(tmp_path)
-    source = "own_networks:make"
-    network = randomise(find_model(source).network, 3).eval()
-    ranking = ranking_of(network, 32)
-    pruned = ranking.pruned(network, {knob.name: knob.size // 2 for knob in ranking.knobs})
-    preprocessing = Preprocessing(image_size=(32, 32))
-    folder = save_pruned(
-        "pruned", pruned, source=source, image_size=(32, 32), preprocessing=preprocessing, class_names=list("abcd")
-    )
-    found = load_pruned(folder)
-    images = torch.randn(2, 3, 32, 32)
-    with torch.no_grad():
-        assert torch.equal(found.network(images), pruned(images))
-    assert (found.class_names, found.preprocessing, found.weights) == (tuple("abcd"), preprocessing, "pruned")
-    assert found.label == "own_networks:make pruned" and found.input_size == (3, 32, 32)
-    (tmp_path / "own_networks.py").write_text("import torch\ndef make():\n    return torch.nn.Linear(2, 2)\n")
-    monkeypatch.delitem(__import__("sys").modules, "own_networks")
-    with pytest.raises(WeightsError, match="pruned does not hold a pruned network: these shapes are for another"):
-        load_pruned(folder)
-
-
-def test_folders_of_something_else_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(WeightsError, match="is no pruned network: it has no pruned.json"):
-        load_pruned(tmp_path)
-    (tmp_path / "pruned.json").write_text("[]")
-    with pytest.raises(WeightsError, match="pruned.json does not describe a pruned network"):
-        load_pruned(tmp_path)
-    (tmp_path / "pruned.json").write_text('{"format": "effvit-pruned/1"}')
-    with pytest.raises(WeightsError, match="does not hold a pruned network: 'image_size'"):
-        load_pruned(tmp_path)
-    with pytest.raises(ConfigError, match=r"shapes are for another network: head is a Linear"):
-        narrow(deit(), {"head": {"hidden_dim": 3}})
+    with pytest.raises(ConfigError, match="does not run on an input of 1x3x48x48: Input height"):
+        find_prunable(mixed, (3, 48, 48))
+    assert [module.training for module in mixed.modules()] == modes

@@ -60,11 +60,11 @@ def find_prunable(
             raise ConfigError(f"{config.name} has nothing to prune among {', '.join(chosen)}")
         knobs = tuple(knob for knob, _ in own)
         return Prunable(tuple(groups for _, groups in own), lambda found: OwnRanking(config, knobs, found.scores))
+    full = full_cost(network, input_size)  # first: it says what is wrong with a network that does not run
     channels, left_alone = find_channels(network, input_size, kinds=chosen, multiple=multiple, min_share=min_share)
     if not channels:
         why = "; ".join(left_alone) or "it has no Attention, WindowAttention or Mlp of timm's, and is none of ours"
         raise ConfigError(f"{type(network).__name__} has nothing to prune among {', '.join(chosen)}: {why}")
-    full = full_cost(network, input_size)
     return Prunable(
         tuple(entry.groups for entry in channels),
         lambda found: TimmRanking(channels, left_alone, full, found.scores),

@@ -19,7 +19,7 @@ from effvit.analysis.pruning.costs import Cost
 from effvit.analysis.pruning.importance import Groups, Part
 from effvit.analysis.pruning.knobs import Kind, Knob, Sizes, Surroundings, make_knob
 from effvit.analysis.pruning.own_orders import best_first
-from effvit.analysis.pruning.timm_layers import dims_of, is_attention, is_feed_forward, narrow
+from effvit.model.narrow import dims_of, is_attention, is_feed_forward, narrow
 
 
 class _Channels(NamedTuple):
@@ -78,7 +78,7 @@ class TimmRanking:
         return {knob.name: Surroundings(knob.width, knob.heads) for knob in self.knobs}
 
     def describe(self, sizes: Sizes) -> dict[str, Any]:
-        """See `knobs.Ranking`: the shapes that `timm_layers.narrow` takes."""
+        """See `knobs.Ranking`: the shapes that `effvit.model.narrow.narrow` takes."""
         shapes: dict[str, dict[str, int]] = {}
         for knob, _, module, _ in self.channels:
             shapes.setdefault(module, {})[_DIMS[knob.kind]] = sizes[knob.name]
@@ -144,7 +144,11 @@ _DIMS: dict[str, str] = {"qk": "key_dim", "value": "value_dim", "ffn": "hidden_d
 
 
 def full_cost(network: nn.Module, input_size: tuple[int, int, int]) -> Cost:
-    """What a network takes for one picture, by running it."""
+    """What a network takes for one picture, by running it.
+
+    Raises:
+        ConfigError: If it does not run on such a picture.
+    """
     costs = count_costs(network, input_size)
     return Cost(costs.num_macs, costs.num_params)
 
@@ -212,12 +216,13 @@ def _token_shapes(network: nn.Module, input_size: tuple[int, int, int]) -> dict[
         if is_attention(module) or is_feed_forward(module)
     ]
     like = next(network.parameters())
-    training = network.training
+    modes = {module: module.training for module in network.modules()}
     try:
         with torch.no_grad():
             network.eval()(like.new_zeros(1, *input_size))
     finally:
-        network.train(training)
+        for module, training in modes.items():
+            module.training = training
         for handle in handles:
             handle.remove()
     return seen

@@ -1,23 +1,58 @@
-"""A pruned network of timm's modules as a folder, and back. Networks of ours are weights folders like any other."""
+"""A pruned network of timm's modules as a folder, and back. Networks of ours are weights folders like any other.
+
+The folder says which network to make and which of its modules are narrower; `effvit.model.sources.find_model` opens it.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from torch import nn
 
-from effvit.analysis.pruning.timm_layers import dims_of, is_attention, is_feed_forward, narrow
 from effvit.errors import WeightsError, first_line
 from effvit.files import make_output_folder, read_json, write_json
-from effvit.model.sources import FoundModel, find_model
+from effvit.model.narrow import Shapes, dims_of, is_attention, is_feed_forward, narrow
 from effvit.model.tensors import WEIGHTS_FILE, read_tensors, write_tensors
 from effvit.preprocessing import Preprocessing
 
 DESCRIPTION_FILE = "pruned.json"
 _FORMAT = "effvit-pruned/1"
+
+
+@dataclass(frozen=True, kw_only=True)
+class PrunedFolder:
+    """What a folder says of its network; the weights stay on the disk."""
+
+    path: Path
+    """The folder."""
+    source: str
+    """What `find_model` makes the full network from."""
+    image_size: tuple[int, int]
+    """Height and width it was found with."""
+    num_classes: int | None
+    """What it was found with; None for the source's own."""
+    shapes: Shapes
+    """The modules that are narrower."""
+    preprocessing: Preprocessing
+    """What a picture needs."""
+    class_names: tuple[str, ...] | None
+    """Name of each class."""
+
+    def pruned(self, network: nn.Module) -> nn.Module:
+        """The pruned network in evaluation mode, made of the full one, which is used up.
+
+        Raises:
+            WeightsError: If this is another network than the folder was made from.
+        """
+        try:
+            network = narrow(network, self.shapes)
+            network.load_state_dict(read_tensors(self.path / WEIGHTS_FILE))
+        except (KeyError, TypeError, ValueError, RuntimeError) as error:
+            raise WeightsError(f"{self.path} does not hold a pruned {self.source}: {first_line(error)}") from error
+        return network.eval()
 
 
 def save_pruned(
@@ -29,7 +64,7 @@ def save_pruned(
     preprocessing: Preprocessing,
     num_classes: int | None = None,
     class_names: Sequence[str] | None = None,
-    provenance: dict[str, Any] | None = None,
+    provenance: Mapping[str, Any] | None = None,
 ) -> Path:
     """Write a pruned network of timm's modules: `pruned.json` and `model.safetensors`; returns the folder.
 
@@ -55,44 +90,43 @@ def save_pruned(
             "shapes": shapes_of(network),
             "preprocessing": preprocessing.to_dict(),
             "class_names": None if class_names is None else list(class_names),
-            "provenance": provenance or {},
+            "provenance": dict(provenance or {}),
         },
     )
     return folder
 
 
-def load_pruned(folder: Path | str) -> FoundModel:
-    """Open what `save_pruned` wrote: the source's network with narrower modules, in evaluation mode.
+def read_pruned(path: Path | str) -> PrunedFolder | None:
+    """What a folder of `save_pruned`, or one with such a folder as its `weights`, says; None if it is neither.
 
     Raises:
-        WeightsError: If it is no such folder, or its source makes another network now.
+        WeightsError: If its description cannot be understood.
     """
-    folder = Path(folder)
-    if not (folder / DESCRIPTION_FILE).is_file():
-        raise WeightsError(f"{folder} is no pruned network: it has no {DESCRIPTION_FILE}")
+    places = Path(path), Path(path) / "weights"
+    folder = next((place for place in places if (place / DESCRIPTION_FILE).is_file()), None)
+    if folder is None:
+        return None
     values = read_json(folder / DESCRIPTION_FILE)
     if not isinstance(values, dict) or values.get("format") != _FORMAT:
         raise WeightsError(f"{folder / DESCRIPTION_FILE} does not describe a pruned network")
     try:
         height, width = values["image_size"]
-        found = find_model(values["source"], image_size=(height, width), num_classes=values["num_classes"])
-        network = narrow(found.network, values["shapes"])
-        network.load_state_dict(read_tensors(folder / WEIGHTS_FILE))
         names = values["class_names"]
-        return replace(
-            found,
-            label=f"{found.label} pruned",
-            network=network.eval(),
-            weights=folder.resolve().name,
+        return PrunedFolder(
+            path=folder,
+            source=values["source"],
+            image_size=(height, width),
+            num_classes=values["num_classes"],
+            shapes=values["shapes"],
             preprocessing=Preprocessing.from_dict(values["preprocessing"]),
             class_names=None if names is None else tuple(names),
         )
-    except (KeyError, TypeError, ValueError, RuntimeError) as error:
+    except (KeyError, TypeError, ValueError) as error:
         raise WeightsError(f"{folder} does not hold a pruned network: {first_line(error)}") from error
 
 
 def shapes_of(network: nn.Module) -> dict[str, dict[str, int]]:
-    """The shape of each module that `timm_layers.narrow` can give another."""
+    """The shape of each module that `narrow` can give another."""
     shapes: dict[str, dict[str, int]] = {}
     for name, found in network.named_modules():
         module: Any = found

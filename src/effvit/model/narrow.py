@@ -43,14 +43,17 @@ class _Narrow(nn.Module):
         self.attn_drop, self.proj_drop = nn.Dropout(like.attn_drop.p), nn.Dropout(like.proj_drop.p)
         self.train(original.training)
 
-    def _queries_keys_values(self, x: Tensor) -> list[Tensor]:
+    def _queries_keys_values(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         heads = self.num_heads
         parts = self.qkv(x).split([heads * self.key_dim, heads * self.key_dim, heads * self.value_dim], dim=-1)
         # (B, N, heads * dim) -> (B, heads, N, dim)
-        return [part.unflatten(-1, (heads, -1)).transpose(1, 2) for part in parts]
+        q, k, v = (part.unflatten(-1, (heads, -1)).transpose(1, 2) for part in parts)
+        return q, k, v
 
-    def _attend(self, x: Tensor, bias: Tensor | None, *, fused: bool, is_causal: bool = False) -> Tensor:
-        q, k, v = self._queries_keys_values(x)
+    def _attend(
+        self, q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None, *, fused: bool, is_causal: bool = False
+    ) -> Tensor:
+        """What the heads found, side by side: (B, heads, N, dim) each -> (B, N, heads * value_dim)."""
         drop = self.attn_drop.p if self.training else 0.0
         if fused or is_causal:
             x = F.scaled_dot_product_attention(
@@ -63,9 +66,7 @@ class _Narrow(nn.Module):
             elif bias is not None:
                 logits = logits + bias
             x = self.attn_drop(logits.softmax(dim=-1)) @ v
-        x = x.transpose(1, 2).flatten(2)  # (B, heads, N, dim) -> (B, N, heads * dim)
-        result: Tensor = self.proj_drop(self.proj(x))
-        return result
+        return x.transpose(1, 2).flatten(2)  # (B, heads, N, dim) -> (B, N, heads * dim)
 
 
 class NarrowAttention(_Narrow):
@@ -75,11 +76,21 @@ class NarrowAttention(_Narrow):
         super().__init__()
         like: Any = original
         self.num_heads, self.fused_attn = like.num_heads, like.fused_attn
+        # What these run over keeps its channels: see `timm_parts.find_channels`.
+        self.q_norm, self.k_norm, self.norm, self.gate = like.q_norm, like.k_norm, like.norm, like.gate
         self._set_dims(original, key_dim, value_dim)
 
     def forward(self, x: Tensor, attn_mask: Tensor | None = None, is_causal: bool = False) -> Tensor:
         """Attend over tokens, (B, N, C) -> (B, N, C)."""
-        return self._attend(x, attn_mask, fused=self.fused_attn, is_causal=is_causal)
+        q, k, v = self._queries_keys_values(x)
+        attended = self._attend(
+            self.q_norm(q), self.k_norm(k), v, attn_mask, fused=self.fused_attn, is_causal=is_causal
+        )
+        attended = self.norm(attended)
+        if self.gate is not None:
+            attended = attended * self.gate(x).sigmoid()
+        result: Tensor = self.proj_drop(self.proj(attended))
+        return result
 
 
 class NarrowWindowAttention(_Narrow, WindowAttention):
@@ -100,7 +111,9 @@ class NarrowWindowAttention(_Narrow, WindowAttention):
         if mask is not None:
             # (num_windows, N, N) + (1, heads, N, N) -> (B * num_windows, heads, N, N)
             bias = (mask[:, None] + bias).repeat(len(x) // len(mask), 1, 1, 1)
-        return self._attend(x, bias, fused=self.fused_attn)
+        attended = self._attend(*self._queries_keys_values(x), bias, fused=self.fused_attn)
+        result: Tensor = self.proj_drop(self.proj(attended))
+        return result
 
 
 def dims_of(attention: nn.Module) -> tuple[int, int]:
