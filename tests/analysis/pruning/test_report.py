@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -15,15 +16,21 @@ from effvit.analysis.pruning.plan import Plan, make_plan
 from effvit.analysis.pruning.prunable import find_prunable
 from effvit.analysis.pruning.report import Trial, pruning_report
 from effvit.analysis.report import Report, as_text, write_report
+from effvit.model.config import EfficientViTConfig
 from effvit.model.network import EfficientViT
 from effvit.model.variants import variant_config
 
 
-def made(limit: str = "macs=60%", *, random: bool = False) -> tuple[Plan, Report]:
+@cache
+def made(limit: str = "macs=60%", *, random: bool = False, heads_worth: float | None = None) -> tuple[Plan, Report]:
+    """A plan and its report; heads may be told what they are worth."""
     config = replace(variant_config("efficientvit_tiny"), image_size=(64, 64))
     found = find_prunable(EfficientViT(config), (3, 64, 64), min_share=0.2)
     generator = torch.Generator().manual_seed(0)
     scores = {g.name: torch.rand(g.shape, generator=generator, dtype=torch.float64) for g in found.groups}
+    for name, values in scores.items():
+        if heads_worth is not None and name.endswith(".heads"):
+            values.fill_(heads_worth)
     importance = Importance(scores=scores, num_batches=2, num_pictures=9, loss=1.5)
     network = EfficientViT(config)
     plan = make_plan(
@@ -61,6 +68,17 @@ def test_tables_tell_every_knob_and_add_up() -> None:
             config = plan.network["stages"]
             assert float(row[5]) == pytest.approx(knob.size / knob.width, abs=0.005)
             assert plan.surroundings[knob.name].width in {stage["width"] for stage in config}
+
+
+def test_channels_that_stay_are_those_of_heads_that_stay() -> None:
+    plan, report = made(heads_worth=0.0)
+    kept = {knob.name: plan.sizes[knob.name] for knob in plan.knobs if knob.kind == "heads"}
+    assert min(kept.values()) == 1  # of two: one left
+    before, after = (
+        sum(block.num_heads * block.key_dim for stage in config.stages for block in stage.blocks)
+        for config in (variant_config("efficientvit_tiny"), EfficientViTConfig.from_dict(plan.network))
+    )
+    assert {row[0]: row[1] for row in report.tables[2].rows}["Q/K channels"] == f"{after / before:.0%}"
 
 
 def test_findings_are_sentences_with_the_numbers() -> None:

@@ -30,10 +30,9 @@ def common_heads(stage: StageConfig) -> int | None:
     return numbers.pop() if len(numbers) == 1 else None
 
 
-def splits_of(stage: StageConfig) -> int | None:
-    """Into how many equal parts a stage falls so that any head's split is some of them; None if it cannot."""
-    number = math.lcm(*(block.num_heads for block in split_blocks(stage)))
-    return number if stage.width % number == 0 else None
+def splits_of(stage: StageConfig) -> int:
+    """Into how many equal parts a stage falls so that any head's split is some of them."""
+    return math.lcm(*(block.num_heads for block in split_blocks(stage)))  # divides the width, as each of them does
 
 
 def stage_readers(config: EfficientViTConfig, number: int) -> list[Part]:

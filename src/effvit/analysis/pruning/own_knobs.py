@@ -81,7 +81,7 @@ class KnobFinder:
         splits, heads = splits_of(stage), common_heads(stage)
         # Without a head the last stage's channels are what the network gives: their number is not ours to change.
         is_output = number + 1 == len(self.config.stages) and not self.config.num_classes
-        if splits is None or is_output:
+        if is_output:
             return
         shape = splits, stage.width // splits
         yield from self._found(

@@ -77,7 +77,7 @@ class StageOrders:
 
     def __init__(self, stage: StageConfig, name: str, scores: Mapping[str, Tensor]) -> None:
         self.stage, self.name, self.scores = stage, name, scores
-        self.num_splits = splits_of(stage) or 1
+        self.num_splits = splits_of(stage)
         self.split = stage.width // self.num_splits
         self.heads = common_heads(stage)
         self.values = cache(self._values)
@@ -186,11 +186,9 @@ class StageOrders:
             if head + 1 in splits:
                 added = [channel for channel in splits[head + 1] if channel < block.value_dim]
                 # Behind the values that are added to the whole split more may stand; behind fewer they would be added.
-                behind = added[len(added) :] if len(added) < len(splits[head + 1]) else order
-                order = [*added, *(channel for channel in behind if channel not in set(added))]
+                rest = order if len(added) == len(splits[head + 1]) else []
+                order = [*added, *(channel for channel in rest if channel not in added)]
                 most = min(most, len(order))
-            elif block.mixer == "cascaded" and head + 1 < block.num_heads:
-                pass  # the head after it left, so these values go nowhere else
             orders.append(tuple(order))
         return tuple(orders), most
 

@@ -48,7 +48,7 @@ def pruned(network: EfficientViT, kept: Kept, config: EfficientViTConfig) -> Eff
                 value = value.index_select(dim, torch.tensor(entries, device=value.device))
         state[selection.new_name] = value.clone()
     for name, factor in _query_factors(network.config, config):
-        state[name] *= factor
+        state[name] *= factor.to(state[name].device) if isinstance(factor, Tensor) else factor
     small.load_state_dict(state)
     return small
 

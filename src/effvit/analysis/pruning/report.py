@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from effvit.analysis.pruning.charts import RATIO_KINDS, importance_over_cost, ratios_by_place
 from effvit.analysis.pruning.importance import Importance
-from effvit.analysis.pruning.knobs import KIND_NAMES
+from effvit.analysis.pruning.knobs import KIND_NAMES, Knob
 from effvit.analysis.pruning.plan import Plan
 from effvit.analysis.report import Chart, Report, Table
 
@@ -130,18 +130,24 @@ def _findings(plan: Plan, weights: str, trial: Trial | None) -> list[str]:
             f"{knob.place}: {KIND_NAMES[knob.kind]} {knob.size} -> {plan.sizes[knob.name]} ({share:.0%} stay)."
             + (" It is at the smallest size allowed." if knob.below(plan.sizes[knob.name]) is None else "")
         )
-    untouched = [knob for knob in plan.knobs if plan.sizes[knob.name] == knob.size]
-    if untouched:
-        counts = Counter(knob.kind for knob in untouched)
-        every = Counter(knob.kind for knob in plan.knobs)
-        names = ", ".join(f"{KIND_NAMES[kind]} ({counts[kind]} of {every[kind]} places)" for kind in counts)
-        lines.append(f"Left whole, because any saving there would have lost more: {names}.")
+    whole = [knob for knob in plan.knobs if plan.sizes[knob.name] == knob.size]
+    could = [knob for knob in whole if knob.below(knob.size) is not None]
+    if could:
+        lines.append(f"Left whole, because a step there would have lost more: {_counted(could, plan)}.")
+    if fixed := [knob for knob in whole if knob.below(knob.size) is None]:
+        lines.append(f"Left whole, because they are as small as a step or the least share: {_counted(fixed, plan)}.")
     lines += [f"Not pruned, since it could not be exact: {reason}." for reason in plan.left_alone]
     if weights == "random":
         lines.append("The weights are random: the scores say nothing about a trained network.")
     lines.append(HOW_SCORED)
     lines.append("Scores are first order: they say little about large cuts. Fine-tune, and evaluate, what is left.")
     return lines
+
+
+def _counted(knobs: Sequence[Knob], plan: Plan) -> str:
+    """Kinds of some knobs, with how many there are of how many in all."""
+    counts, every = Counter(knob.kind for knob in knobs), Counter(knob.kind for knob in plan.knobs)
+    return ", ".join(f"{KIND_NAMES[kind]} ({counts[kind]} of {every[kind]} places)" for kind in counts)
 
 
 def _totals(plan: Plan) -> Table:
@@ -221,7 +227,7 @@ def _by_kind(plan: Plan) -> dict[str, tuple[int, float, int, int]]:
         result[knob.kind] = (
             macs + spent[knob.name].macs,
             lost + spent[knob.name].lost,
-            kept + plan.sizes[knob.name] * knob.heads,
+            kept + plan.sizes[knob.name] * plan.surroundings[knob.name].heads,
             size + knob.size * knob.heads,
         )
     return result
