@@ -27,7 +27,8 @@ from effvit.model.config import BlockConfig, EfficientViTConfig, Mixer
 from effvit.model.network import EfficientViT
 
 _SPLITTABLE = (Attention, AttentionRope, BeitAttention, EvaAttention, RelPosAttention, SwinAttention, SwinV2Attention)
-"""timm's attentions whose projections give queries, keys and values in this order, each head after head."""
+"""timm's attentions whose projections give queries, keys and values in this order, each head after head and as wide
+as the others. A subclass may do something else, as those of pruned networks do."""
 
 _VARIANT_OF: dict[Mixer, str] = {
     "mhsa": "no head splits",
@@ -115,7 +116,7 @@ def with_head_splits(network: nn.Module) -> nn.Module:
             raise ConfigError(f"{network.config.name}: its heads have splits already")
         return _grouped(network)
     copied = copy.deepcopy(network)
-    attentions = [(name, module) for name, module in copied.named_modules() if isinstance(module, _SPLITTABLE)]
+    attentions = [(name, module) for name, module in copied.named_modules() if type(module) in _SPLITTABLE]
     if not attentions:
         known = ", ".join(f"{kind.__module__.removeprefix('timm.')}.{kind.__name__}" for kind in _SPLITTABLE)
         raise ConfigError(
