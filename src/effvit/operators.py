@@ -46,7 +46,7 @@ _PATTERNS: tuple[tuple[str, str], ...] = (
         r"|depthtospace|repeat|_?reshape_alias|alias|detach|new_(ones|zeros|empty|full)|ones.*|full.*|arange"
         r"|reflection_pad.*|replication_pad.*|pixel_(un)?shuffle|channel_shuffle|unfold|im2col|col2im|movedim|swapaxes"
         r"|masked_fill|flip|repeat_interleave|zero|view_as.*|unflatten|lift_fresh|_unsafe_index|scatter.*|meshgrid"
-        r"|upsample_nearest.*",
+        r"|upsample_nearest.*|embedding",
     ),
     (
         ELEMENTWISE,

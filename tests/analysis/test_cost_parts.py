@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import pytest
-import timm
 import torch
+from counted import costs_of
 from torch import nn
 
-import effvit
 from effvit.analysis.cost import Costs, count_costs
 from effvit.analysis.cost_parts import Part, parts
 
@@ -16,10 +15,7 @@ NETWORKS = ("efficientvit_m0", "swin_tiny_patch4_window7_224", "mobilenetv3_larg
 
 @pytest.fixture(scope="module", params=NETWORKS)
 def costs(request: pytest.FixtureRequest) -> Costs:
-    name: str = request.param
-    with torch.device("meta"):
-        network = effvit.create_model(name) if name.startswith("efficientvit") else timm.create_model(name)
-    return count_costs(network, (3, 224, 224))
+    return costs_of(request.param)
 
 
 @pytest.mark.parametrize("max_rows", [1, 8, 24, 1000])
@@ -54,8 +50,7 @@ def _has_inside(costs: Costs, row: Part) -> bool:
 
 
 def test_blocks_of_swin_stand_side_by_side() -> None:
-    with torch.device("meta"):
-        costs = count_costs(timm.create_model("swin_tiny_patch4_window7_224"), (3, 224, 224))
+    costs = costs_of("swin_tiny_patch4_window7_224")
     labels = [row.label for row in parts(costs)]
     blocks = [f"layers.{stage}.blocks.{block}" for stage, depth in enumerate((2, 2, 6, 2)) for block in range(depth)]
     assert [label for label in labels if "blocks" in label] == blocks

@@ -84,10 +84,10 @@ class Costs:
     """In the order of the network, itself first."""
 
     @property
-    def itemsize(self) -> int:
-        """Bytes of an element of the input."""
+    def tensor_type(self) -> torch.dtype:
+        """`dtype` as torch has it."""
         dtype: torch.dtype = getattr(torch, self.dtype)
-        return dtype.itemsize
+        return dtype
 
     @property
     def num_params(self) -> int:

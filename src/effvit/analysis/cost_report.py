@@ -8,7 +8,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from effvit.analysis.cost import Cost, Costs
 from effvit.analysis.cost_charts import bytes_by_class, bytes_chart, parts_chart
 from effvit.analysis.cost_parts import Part, parts
-from effvit.analysis.macs import is_depthwise
 from effvit.analysis.report import Chart, Report, Table
 from effvit.environment import environment
 from effvit.errors import ConfigError
@@ -19,7 +18,7 @@ _NAMED = 3
 _NUM_STAGES = 8
 """A network is cut once into so many parts or few more, which are its stages."""
 _WEIGHTY = 0.1
-"""Share of the bytes from which on the weights are worth a sentence."""
+"""How large the weights must be, over the bytes moved, to be worth a sentence."""
 
 
 def costs_report(models: Mapping[str, Costs], *, command: str = "") -> Report:
@@ -86,16 +85,19 @@ def findings(label: str, costs: Costs) -> list[str]:
         f"per byte; {_percent(sum(others.values()), moved)} % of the bytes are moved by operators that multiply "
         "nothing" + (f" ({_largest(others, moved)})" if others else "")
     ]
-    depthwise = [call for call in costs.calls if is_depthwise(call.operator, call.shapes)]
+    depthwise = [call for call in costs.calls if call.is_depthwise]
     if depthwise and total.num_macs:
         macs, bytes_moved = (sum(getattr(call, name) for call in depthwise) for name in ("num_macs", "bytes_moved"))
         said.append(
             f"depth-wise convolutions do {_percent(macs, total.num_macs)} % of the MACs and move "
             f"{_percent(bytes_moved, moved)} % of the bytes"
         )
-    weights = costs.num_params * costs.itemsize
+    weights = costs.num_params * costs.tensor_type.itemsize
     if weights >= _WEIGHTY * moved:
-        said.append(f"the weights are {_percent(weights, moved)} % of the bytes; a larger batch reads them once")
+        said.append(
+            f"the weights take {_millions(weights)} MB, {_percent(weights, moved)} % of what is moved; "
+            "a larger batch reads them once"
+        )
     rows = {part.label: part.cost.bytes_moved for part in parts(costs)}
     if len(rows) > 1:
         said.append(f"most bytes are moved in {_largest(rows, moved)}")

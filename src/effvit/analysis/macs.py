@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import torch
@@ -60,7 +60,7 @@ def _convolution(arguments: Arguments, out: Tensor) -> Products:
 
     Groups need no care: a weight is (C_out, C_in / groups, ...), or (C_in, C_out / groups, ...) transposed.
     """
-    source = arguments["input"] if "input" in arguments else arguments["X"]
+    source = next(arguments[name] for name in ("input", "X", "self") if name in arguments)
     weight = arguments["weight"] if "weight" in arguments else arguments["W"]
     positions = (source if arguments.get("transposed", False) else out).shape[2:]
     return Products(source.shape[0] * math.prod(positions) * weight.numel(), out.numel())
@@ -112,15 +112,14 @@ FORMULAS: dict[str, Callable[[Arguments, Tensor], Products]] = {
 """Operator to its products, from its arguments and its (first) output."""
 
 
-def is_depthwise(operator: str, shapes: Sequence[Sequence[int]]) -> bool:
-    """Whether a call is a convolution in which no channel meets another: a weight of one channel, an input of several.
+def is_convolution(operator: str) -> bool:
+    """Whether an operator is a convolution of any kind."""
+    return FORMULAS.get(operator) is _convolution
 
-    Args:
-        operator: Its name.
-        shapes: Of the tensors it takes: input, weight and perhaps a bias.
-    """
-    is_convolution = FORMULAS.get(operator) is _convolution and len(shapes) > 1
-    return is_convolution and shapes[1][1] == 1 and shapes[0][1] > 1
+
+def groups_of(operator: str, arguments: Arguments) -> int:
+    """Into how many groups a convolution cuts its channels; 1 for any other operator."""
+    return int(arguments.get("groups", 1)) if is_convolution(operator) else 1
 
 
 _FREE = re.compile(

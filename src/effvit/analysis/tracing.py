@@ -15,7 +15,7 @@ from torch._ops import OpOverload
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_map_only
 
-from effvit.analysis.macs import ATTENTION, Products, products_of
+from effvit.analysis.macs import ATTENTION, Products, groups_of, products_of
 from effvit.analysis.traffic import tensors_in, traffic_of
 from effvit.errors import ConfigError, first_line
 
@@ -44,6 +44,8 @@ class OperatorCall:
     """Of the tensors it takes, in the order of its arguments."""
     is_view: bool
     """Whether nothing moves: it looks at memory in another way, or sets some aside."""
+    num_groups: int = 1
+    """Of a convolution's channels; 1 for any other operator."""
     is_counted: bool = True
     """False where it may multiply and no formula is known: its MACs are then 0 because nobody knows them."""
 
@@ -51,6 +53,11 @@ class OperatorCall:
     def bytes_moved(self) -> int:
         """Read and written."""
         return self.bytes_read + self.bytes_written
+
+    @property
+    def is_depthwise(self) -> bool:
+        """Whether it is a convolution, transposed or not, in which no channel of the input meets another."""
+        return self.num_groups > 1 and self.num_groups == self.shapes[0][1]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -156,6 +163,7 @@ class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
                 bytes_written=traffic.bytes_written,
                 shapes=tuple(tuple(tensor.shape) for value in arguments.values() for tensor in tensors_in(value)),
                 is_view=traffic.is_view,
+                num_groups=groups_of(name, arguments),
                 is_counted=products is not None,
             )
         )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from itertools import chain
 from types import SimpleNamespace
 from typing import Any
 
@@ -10,6 +11,7 @@ import pytest
 import torch
 from torch import nn
 
+from effvit.analysis.profiling import spans
 from effvit.analysis.profiling.spans import PASS, Span, as_span, event_cost_us, merge, record
 from effvit.errors import ConfigError
 
@@ -71,5 +73,11 @@ def test_a_recorded_pass_has_the_operators_that_ran(capfd: pytest.CaptureFixture
     assert capfd.readouterr() == ("", "")
 
 
-def test_recording_an_event_costs_microseconds() -> None:
-    assert 0 <= event_cost_us(calls=50, samples=3) < 100
+def test_an_event_costs_what_recording_adds_to_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """By a clock on which a sample takes a second without the profiler and three with it."""
+    calls, samples = 5, 2
+    times = chain.from_iterable((start, start + long) for long in (1.0, 3.0) for start in (0.0,) * samples)
+    monkeypatch.setattr(spans, "time", SimpleNamespace(perf_counter=lambda: next(times)))
+    num_events = 2e6 / event_cost_us(calls=calls, samples=samples)
+    assert num_events == pytest.approx(round(num_events)) and round(num_events) % calls == 0  # a few for each call
+    assert 2 * calls <= num_events <= 6 * calls

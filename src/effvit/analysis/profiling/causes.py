@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from effvit.analysis.cost import OperatorCall
+from effvit.analysis.macs import is_convolution
 from effvit.analysis.profiling.lowered import canonical, is_generated
 from effvit.operators import ELEMENTWISE, MOVEMENT, NORMS, PRODUCTS, SOFTMAX
 
@@ -97,20 +98,17 @@ def cause_of(name: str, kind: str, call: OperatorCall | None, *, is_wrapper: boo
 
 def _product(call: OperatorCall) -> str:
     name = canonical(call.operator)
-    if name == "scaled_dot_product_attention":
+    if name in ("scaled_dot_product_attention", "flex_attention"):
         return "fused_attention"
-    if name == "convolution":
+    if is_convolution(call.operator):
         return _convolution(call)
     return "attention_products" if name in ("bmm", "baddbmm") else "linear"
 
 
 def _convolution(call: OperatorCall) -> str:
-    if len(call.shapes) < 2 or len(call.shapes[1]) < 3:
-        return "convolution"
-    image, weight = call.shapes[:2]
-    groups = image[1] // max(1, weight[1])
-    if groups > 1:
-        return "depthwise" if weight[1] == 1 else "grouped"
+    if call.num_groups > 1:
+        return "depthwise" if call.is_depthwise else "grouped"
+    _, weight, *_ = call.shapes
     return "pointwise" if set(weight[2:]) == {1} else "convolution"
 
 
