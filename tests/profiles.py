@@ -37,6 +37,7 @@ def model(*operators: Operator, between_ms: float = 0.0, **facts: Any) -> ModelP
         "is_compiled": False,
         "input_size": (3, 64, 64),
         "batch_size": 1,
+        "dtype": "float32",
         "num_params": 10,
         "num_macs": max(1, sum(one.num_macs for one in operators)),
         "timing": Timing(samples_ms=(wall,), cpu_samples_ms=(wall,), calls_per_round=1, stable=True),

@@ -108,6 +108,8 @@ def test_costs_alone_measure_nothing(
         ("a --rounds 0", "--rounds must be at least 1, got 0"),
         ("a --image-size big", "--image-size must be a side, or a height and a width, in pixels, got 'big'"),
         ("a --cost-only --compile --rewritten", "--cost-only measures nothing: leave out --rewritten, --compile"),
+        ("a --cost-only --device cpu --threads 1", "--cost-only measures nothing: leave out --device, --threads"),
+        ("timm:resnet10t --rewritten", "--rewritten is for networks of ours, got timm:resnet10t"),
         ("no_such_model", "unknown model 'no_such_model'"),
         ("no_such_model --cost-only", "unknown model 'no_such_model'"),
         ("efficientvit_tiny efficientvit_tiny --cost-only", "a model can take part once only, got twice"),

@@ -14,6 +14,7 @@ import effvit
 from effvit.errors import ConfigError, WeightsError
 from effvit.model.checkpoints import WeightsInfo
 from effvit.model.network import EfficientViT
+from effvit.model.side_by_side import find_models
 from effvit.model.sources import find_model
 
 FACTORY = """
@@ -25,11 +26,13 @@ def broken():
 def number():
     return 3
 """
+UNREADABLE = "def tiny(:"
 
 
 @pytest.fixture
 def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (tmp_path / "my_own_networks.py").write_text(FACTORY)
+    (tmp_path / "my_broken_networks.py").write_text(UNREADABLE)
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(str(tmp_path))
     return tmp_path
@@ -85,6 +88,7 @@ def test_a_function_of_ones_own(here: Path) -> None:
         ("my_own_networks:broken", r"^my_own_networks:broken\(\) failed: ValueError: no such thing$"),
         ("my_own_networks:number", r"^my_own_networks:number\(\) gave a int, not a torch.nn.Module$"),
         ("my_own_networks:nothing", r"^cannot get my_own_networks:nothing \(.*has no attribute 'nothing'.*module.path"),
+        ("my_broken_networks:tiny", r"^my_broken_networks cannot be imported: SyntaxError: "),
         ("no_such_module:tiny", r"^cannot get no_such_module:tiny \(No module named 'no_such_module'\)"),
         ("timm:resnet10x", r"^unknown model 'timm:resnet10x'; nearest: resnet10t"),
         ("torchvision:squeezenet", r"^torchvision has no classifier 'squeezenet'; nearest: "),
@@ -94,6 +98,14 @@ def test_a_function_of_ones_own(here: Path) -> None:
 def test_what_is_not_there_is_one_line(name: str, message: str, here: Path) -> None:
     with pytest.raises(ConfigError, match=message):
         find_model(name)
+
+
+def test_how_pictures_are_prepared_is_asked_only_where_there_are_some() -> None:
+    with torch.device("meta"):
+        with pytest.raises(ConfigError, match="^timm:dm_nfnet_f0 wants crop mode 'squash'"):
+            find_model("timm:dm_nfnet_f0")
+        (found,) = find_models(["timm:dm_nfnet_f0"])
+    assert found.input_size == (3, 192, 192)
 
 
 def test_a_size_that_does_not_fit_is_one_line() -> None:

@@ -67,8 +67,11 @@ def profile(
     check_positive(batch=batch, threads=threads, rounds=rounds)
     check_threads(threads)
     size = parse_size(image_size)
-    asked = {"--rewritten": rewritten or None, "--compile": compiled or None, "--threads": threads, "--rounds": rounds}
-    if cost_only and (flags := [flag for flag, value in asked.items() if value is not None]):
+    measuring = {
+        **{"--rewritten": rewritten, "--compile": compiled, "--device": device != "auto"},
+        **{"--threads": threads is not None, "--rounds": rounds is not None},
+    }
+    if cost_only and (flags := [flag for flag, is_given in measuring.items() if is_given]):
         raise ConfigError(f"--cost-only measures nothing: leave out {', '.join(flags)}")
     with nullcontext() if output is None else output_folder(output) as folder:
         if cost_only:
@@ -82,8 +85,8 @@ def profile(
 def _counted(models: list[str], size: tuple[int, int] | None, weights: str | None, batch: int) -> Report:
     from effvit.analysis.cost import count_costs
     from effvit.analysis.cost_report import costs_report
-    from effvit.analysis.profiling.profiler import find_models
     from effvit.cli.render import say
+    from effvit.model.side_by_side import find_models
 
     costs = {}
     for model in find_models(models, image_size=size, weights=weights):
@@ -95,16 +98,20 @@ def _counted(models: list[str], size: tuple[int, int] | None, weights: str | Non
 def _measured(
     models: list[str], size: tuple[int, int] | None, weights: str | None, device: str, rewritten: bool, **options: Any
 ) -> Report:
-    from effvit.analysis.profiling.profiler import find_models
     from effvit.analysis.profiling.profiler import profile as measure
     from effvit.analysis.profiling.report import profile_report
     from effvit.cli.render import progress, say
     from effvit.device import find_device
+    from effvit.errors import ConfigError
+    from effvit.model.side_by_side import find_models
 
     where = find_device(device)
     found = find_models(models, image_size=size, weights=weights)
     if rewritten:
-        found = [form for model in found for form in (model, *_rewritten(model))]
+        forms = [form for model in found for form in (model, *_rewritten(model))]
+        if len(forms) == len(found):
+            raise ConfigError(f"--rewritten is for networks of ours, got {', '.join(model.label for model in found)}")
+        found = forms
     with progress("measure") as on_round:
         result = measure(found, device=where, on_step=say, on_round=on_round, **options)
     return profile_report(result, command=command_line())

@@ -26,19 +26,21 @@ def is_published(source: str) -> bool:
     return source.startswith((TIMM_PREFIX, TORCHVISION_PREFIX))
 
 
-def published_input(source: str, *, own_weights: bool = False) -> tuple[Preprocessing, int]:
+def published_input(source: str, *, own_weights: bool = False, for_pictures: bool = True) -> tuple[Preprocessing, int]:
     """How a published network's pictures are prepared, and how many classes it has, without the network.
 
     Args:
         source: `timm:NAME` or `torchvision:NAME`.
         own_weights: Whether weights come from a file. Then torchvision's first recipe for the network is taken,
             which plain files have mostly been trained with, not that of its newest weights.
+        for_pictures: Whether pictures are to be prepared. If not, what is said of it has no meaning, and a network of
+            timm whose pictures are prepared in a way that is not offered here has classes all the same.
 
     Raises:
         ConfigError: If there is no such network, or its pictures are prepared in a way that is not offered here.
     """
     if source.startswith(TIMM_PREFIX):
-        return _timm_input(source.removeprefix(TIMM_PREFIX))
+        return _timm_input(source.removeprefix(TIMM_PREFIX), for_pictures=for_pictures)
     return _torchvision_input(source.removeprefix(TORCHVISION_PREFIX), own_weights=own_weights)
 
 
@@ -79,9 +81,12 @@ def _with_weights_of(path: Path, source: str) -> nn.Module:
     return network
 
 
-def _timm_input(name: str) -> tuple[Preprocessing, int]:
+def _timm_input(name: str, *, for_pictures: bool) -> tuple[Preprocessing, int]:
     found = timm_settings(name)
     values = found.to_dict() if found is not None else {}  # type: ignore[no-untyped-call]
+    num_classes: int = values.get("num_classes", NUM_IMAGENET_CLASSES)
+    if not for_pictures:
+        return Preprocessing(), num_classes
     config = resolve_data_config(pretrained_cfg=values, use_test_size=True)  # type: ignore[no-untyped-call]
     if config["crop_mode"] != "center":
         raise ConfigError(
@@ -94,7 +99,7 @@ def _timm_input(name: str) -> tuple[Preprocessing, int]:
         interpolation=config["interpolation"],
         crop_ratio=config["crop_pct"],
     )
-    return preprocessing, values.get("num_classes", NUM_IMAGENET_CLASSES)
+    return preprocessing, num_classes
 
 
 def _torchvision_input(name: str, *, own_weights: bool) -> tuple[Preprocessing, int]:

@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import difflib
-import importlib
-import re
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,14 +15,15 @@ from effvit.errors import ConfigError, first_line
 from effvit.model.checkpoints import default_info
 from effvit.model.factory import create_model, find_weights, load
 from effvit.model.foreign import timm_network
+from effvit.model.functions import call_function, names_function
 from effvit.model.network import EfficientViT
+from effvit.model.pruned import PrunedFolder, read_pruned
 from effvit.model.published import NUM_IMAGENET_CLASSES, open_published, published_input
 from effvit.model.variants import TIMM_PREFIX, TORCHVISION_PREFIX, VARIANTS
 from effvit.preprocessing import Preprocessing
 
 RANDOM = "random"
 PRETRAINED = "pretrained"
-_FACTORY = re.compile(r"(?P<module>[A-Za-z_]\w*(\.[A-Za-z_]\w*)*):(?P<factory>[A-Za-z_]\w*)")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,7 +39,7 @@ class FoundModel:
     weights: str
     """`random`, `pretrained`, or the name of the file or folder they came from."""
     preprocessing: Preprocessing
-    """What must happen to a picture first."""
+    """What must happen to a picture first; without meaning where `find_model` was told that none will come."""
     class_names: tuple[str, ...] | None = None
     """Name of each class; None if the network does not say."""
 
@@ -57,16 +55,19 @@ def find_model(
     image_size: tuple[int, int] | None = None,
     weights: str | Path | None = None,
     num_classes: int | None = None,
+    for_pictures: bool = True,
 ) -> FoundModel:
     """Find what a person names.
 
     Args:
-        source: A variant's name; a folder of weights or of a run; `timm:NAME` (or `timm/NAME`, or NAME alone where
-            ours has none of that name); `torchvision:NAME`; `module.path:factory`, a function without arguments
-            that gives a network; or a network itself.
+        source: A variant's name; a folder of weights, of a run or of a pruned network; `timm:NAME` (or `timm/NAME`, or
+            NAME alone where ours has none of that name); `torchvision:NAME`; `module.path:factory`, a function
+            without arguments that gives a network; or a network itself.
         image_size: Height and width in pixels; None for the network's own.
         weights: For a name: None or `random` for random ones, `pretrained` for the published ones, or a file.
         num_classes: Classes of a network by name; None for its own.
+        for_pictures: Whether pictures will be prepared for it, so that it must be known how; some networks of timm
+            want that in a way that is not offered here.
 
     Raises:
         ConfigError: If nothing has this name, naming the nearest, or an argument does not go with it.
@@ -81,15 +82,16 @@ def find_model(
         return _variant(name, image_size, weights, num_classes)
     if Path(source).is_dir():
         _refuse(f"{source}, which has its own", weights, num_classes)
-        return _folder(Path(source), image_size)
+        narrower = read_pruned(source)
+        return _folder(Path(source), image_size) if narrower is None else _pruned(narrower, image_size)
     if name.startswith(TORCHVISION_PREFIX):
         return _torchvision(name, image_size, weights, num_classes)
     timm_name = name.removeprefix(TIMM_PREFIX).removeprefix("timm/")
     if timm.is_model(timm_name.partition(".")[0]):
-        return _timm(name, timm_name, image_size, weights, num_classes)
-    if (match := _FACTORY.fullmatch(name)) and not name.startswith(TIMM_PREFIX):
+        return _timm(name, timm_name, image_size, weights, num_classes, for_pictures=for_pictures)
+    if names_function(name) and not name.startswith(TIMM_PREFIX):
         _refuse(f"{name}, which makes the network whole", weights, num_classes)
-        return _found(name, _made_by(match["module"], match["factory"]), "given", image_size)
+        return _found(name, call_function(name), "given", image_size)
     raise ConfigError(unknown_model(name))
 
 
@@ -137,10 +139,33 @@ def _folder(path: Path, image_size: tuple[int, int] | None) -> FoundModel:
     )
 
 
+def _pruned(folder: PrunedFolder, image_size: tuple[int, int] | None) -> FoundModel:
+    """A network of timm's modules, made as it was before the pruning, then narrowed, then brought to the size."""
+    full = find_model(folder.source, image_size=folder.image_size, num_classes=folder.num_classes)
+    network = folder.pruned(full.network)
+    if image_size is not None:
+        _resize(network, image_size)
+    size = image_size or folder.image_size
+    return FoundModel(
+        label=f"{full.label} pruned",
+        network=network,
+        input_size=(full.input_size[0], *size),
+        weights=folder.path.resolve().name,
+        preprocessing=folder.preprocessing.at_size(size),
+        class_names=folder.class_names,
+    )
+
+
 def _timm(
-    label: str, name: str, image_size: tuple[int, int] | None, weights: str | Path | None, num_classes: int | None
+    label: str,
+    name: str,
+    image_size: tuple[int, int] | None,
+    weights: str | Path | None,
+    num_classes: int | None,
+    *,
+    for_pictures: bool,
 ) -> FoundModel:
-    preprocessing, known_classes = published_input(TIMM_PREFIX + name, own_weights=weights not in (None, RANDOM))
+    preprocessing, known_classes = published_input(TIMM_PREFIX + name, for_pictures=for_pictures)
     if weights is None or weights == RANDOM:
         given: dict[str, Any] = {} if num_classes is None else {"num_classes": num_classes}
         network: nn.Module = timm.create_model(name, **given)
@@ -201,25 +226,6 @@ def _found(label: str, network: nn.Module, weights: str, image_size: tuple[int, 
         weights=weights,
         preprocessing=preprocessing.at_size(size),
     )
-
-
-def _made_by(module: str, factory: str) -> nn.Module:
-    """Call a person's own function; what they keep in the current folder is found as Python itself would."""
-    here = str(Path.cwd())
-    if here not in sys.path:
-        sys.path.insert(0, here)
-    source = f"{module}:{factory}"
-    try:
-        make = getattr(importlib.import_module(module), factory)
-    except (ImportError, AttributeError) as error:
-        raise ConfigError(f"cannot get {source} ({first_line(error)}); wanted: module.path:factory") from error
-    try:
-        network = make()
-    except Exception as error:  # whatever that function raises
-        raise ConfigError(f"{source}() failed: {type(error).__name__}: {first_line(error)}") from error
-    if not isinstance(network, nn.Module):
-        raise ConfigError(f"{source}() gave a {type(network).__name__}, not a torch.nn.Module")
-    return network
 
 
 def _resize(network: nn.Module, image_size: tuple[int, int]) -> None:

@@ -17,7 +17,7 @@ import effvit
 from effvit.analysis.profiling import profiler
 from effvit.analysis.profiling.causes import CAUSES
 from effvit.analysis.profiling.places import blocks, stages
-from effvit.analysis.profiling.profiler import find_models, profile
+from effvit.analysis.profiling.profiler import profile
 from effvit.analysis.profiling.records import Profile
 from effvit.errors import ConfigError
 from effvit.operators import CLASSES
@@ -27,6 +27,7 @@ QUICK: Mapping[str, Any] = {
     "image_size": (64, 64),
     "rounds": 2,
     "min_round_seconds": 0,
+    "passes": 2,
     "peaks": PEAKS,
 }
 
@@ -98,8 +99,9 @@ def test_what_is_done_is_told() -> None:
 def test_limits_are_measured_if_they_are_not_given(monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[tuple[Any, ...]] = []
     monkeypatch.setattr(profiler, "measure_peaks", lambda *arguments: asked.append(arguments) or PEAKS)
-    found = profile([nn.Conv2d(3, 4, 1)], **{**QUICK, "peaks": None, "num_threads": 1})
-    assert asked == [(torch.device("cpu"), torch.float32, 1)] and found.peaks is PEAKS
+    found = profile([nn.Conv2d(3, 4, 1).double()], **{**QUICK, "peaks": None, "num_threads": 1})
+    assert asked == [(torch.device("cpu"), torch.float64, 1)] and found.peaks is PEAKS
+    assert found.models[0].dtype == "float64"
 
 
 class Wrong(nn.Module):
@@ -115,13 +117,17 @@ class Wrong(nn.Module):
     ("models", "given", "message"),
     [
         ([], {}, "at least one model is needed, got none"),
-        (["efficientvit_m0"] * 2, {}, "a model can take part once only, got twice: efficientvit_m0"),
         (["efficientvit_m9"], {}, "unknown model 'efficientvit_m9'; nearest: efficientvit_m"),
         ([nn.Conv2d(3, 4, 1)], {"batch_size": 0}, "batch size must be at least 1, got 0"),
         ([nn.Conv2d(3, 4, 1)], {"device": "mps"}, "the time of operators can be seen on cpu and cuda, not on mps"),
         ([nn.Conv2d(3, 4, 1)], {"passes": 0}, "passes must be at least 1, got 0"),
         ([nn.Conv2d(3, 4, 1)], {"rounds": 0}, "profile: rounds must be at least 1, got 0"),
         ([nn.Linear(3, 4)], {}, "the network does not run on an input of 2x3x64x64"),
+        (
+            [nn.Conv2d(3, 4, 1), nn.Conv2d(3, 5, 1).double()],
+            {},
+            "models beside each other must be of one floating-point type, got float32, float64",
+        ),
         ([Wrong()], {}, "Wrong does not run on cpu: out of luck"),
         ([nn.Identity()], {}, "torch's profiler saw no operator of Identity on cpu"),
     ],
@@ -130,11 +136,6 @@ def test_bad_input_is_told_in_one_line(models: list[Any], given: dict[str, Any],
     with pytest.raises(ConfigError, match="^" + re.escape(message)) as caught:
         profile(models, **{**QUICK, **given})
     assert "\n" not in str(caught.value)
-
-
-def test_a_found_model_is_taken_as_it_is() -> None:
-    (found,) = find_models(["efficientvit_tiny"])
-    assert find_models([found]) == [found]
 
 
 @pytest.mark.slow

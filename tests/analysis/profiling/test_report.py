@@ -8,8 +8,7 @@ from pathlib import Path
 import pytest
 from profiles import model, operator, profile
 
-from effvit.analysis.profiling.charts import short
-from effvit.analysis.profiling.records import Profile
+from effvit.analysis.profiling.records import Profile, short
 from effvit.analysis.profiling.report import PUBLISHED_PRODUCT_SHARES, profile_report
 from effvit.analysis.report import Report, Table, as_text, write_report
 from effvit.timing import Timing
@@ -95,3 +94,26 @@ def test_a_report_can_be_read_in_a_terminal(measured: Profile) -> None:
 )
 def test_labels_are_short_in_pictures(label: str, expected: str) -> None:
     assert short(label) == expected
+
+
+def test_two_models_of_one_short_name_keep_their_labels() -> None:
+    labels = ("efficientvit_m0", "timm:efficientvit_m0", "timm:resnet18")
+    report = profile_report(profile(*(model(operator("linear", 1), label=label) for label in labels)))
+    names = ["efficientvit_m0", "timm:efficientvit_m0", "resnet18"]
+    assert column(titled(report, "Time by class of operators"), "model") == names
+    assert list(titled(report, "What the time is spent on").columns[1:]) == names
+
+
+def test_a_network_that_multiplies_nothing_has_a_report() -> None:
+    pooling = operator("other", 1, name="aten::max_pool2d", bytes_moved=100)
+    report = profile_report(profile(model(pooling, num_macs=0)))
+    assert column(titled(report, "some by stage"), "% of the MACs") == ["0.0"]
+    for chart in report.charts:
+        chart.draw()
+
+
+def test_products_that_nobody_counted_are_not_said_to_wait_for_memory() -> None:
+    table = titled(
+        profile_report(profile(model(operator("products", 3), operator("copies", 1)))), "Time by class of operators"
+    )
+    assert column(table, "below the ridge %") == ["25.0"]

@@ -58,7 +58,7 @@ def shares_chart(profile: Profile, published: Mapping[str, float]) -> Figure:
             left.annotate("paper", (share, index - 0.4), fontsize=6, ha="center", va="bottom")
     left.set_xlim(0, 100)
     left.set_xlabel("% of the wall time")
-    _model_axis(left, models, named=True)
+    _model_axis(left, profile, named=True)
     left.legend(fontsize=7, frameon=False, ncols=4, loc="lower center", bbox_to_anchor=(0.5, 1.0))
     colours = [OURS if model.is_ours else THEIRS for model in models]
     per_picture = [model.wall_ms / model.batch_size for model in models]
@@ -66,7 +66,7 @@ def shares_chart(profile: Profile, published: Mapping[str, float]) -> Figure:
     right.bar_label(bars, labels=[f"{value:.3g}" for value in per_picture], fontsize=7, padding=3)
     right.set_xlabel(f"milliseconds per picture, batch {models[0].batch_size}")
     right.margins(x=0.12)
-    _model_axis(right, models, named=False)
+    _model_axis(right, profile, named=False)
     return figure
 
 
@@ -76,8 +76,9 @@ def _share_of_wall(model: ModelProfile, kind: str) -> float:
     return model.shares[kind] * (1 - model.between_share)
 
 
-def _model_axis(panel: Axes, models: Sequence[ModelProfile], *, named: bool) -> None:
-    labels = [short(model.label) if named else "" for model in models]
+def _model_axis(panel: Axes, profile: Profile, *, named: bool) -> None:
+    models = profile.models
+    labels = [profile.name_of(model) if named else "" for model in models]
     panel.set_yticks(range(len(models)), labels, fontsize=8)
     for text, model in zip(panel.get_yticklabels(), models, strict=True):
         text.set_color(OURS if model.is_ours else "black")
@@ -114,7 +115,8 @@ def roofline_chart(profile: Profile) -> Figure:
     left.set_ylabel("GMAC per second")
     for cause in dict.fromkeys(cause for _, cause, _ in points):
         left.scatter([], [], marker=_MARKERS[cause], color="#666666", s=30, label=CAUSES[cause])
-    left.legend(fontsize=7, frameon=False, loc="lower right")
+    if points:
+        left.legend(fontsize=7, frameon=False, loc="lower right")
     for model in profile.models:
         rates = [(kind, total) for kind in MEMORY_CLASSES if (total := _counted(model, kind)).bytes_moved]
         right.scatter(
@@ -125,7 +127,7 @@ def roofline_chart(profile: Profile) -> Figure:
             alpha=0.75,
             linewidths=0,
         )
-        right.scatter([], [], s=30, color=_colour(profile, model), label=short(model.label))
+        right.scatter([], [], s=30, color=_colour(profile, model), label=profile.name_of(model))
     right.axvline(peaks.bytes_per_second / 1e9, color="black", linewidth=1.4)
     right.set_xscale("log")
     plain_log_ticks(right)
@@ -173,8 +175,3 @@ def places_chart(model: ModelProfile, rows: Mapping[str, Sequence[Operator]]) ->
 
 def _colour(profile: Profile, model: ModelProfile) -> str:
     return SERIES[profile.models.index(model) % len(SERIES)]
-
-
-def short(label: str) -> str:
-    """A label without the library's name."""
-    return label.rpartition(":")[2].removeprefix("timm/")

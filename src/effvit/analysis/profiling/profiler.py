@@ -21,7 +21,8 @@ from effvit.analysis.profiling.spans import Span, event_cost_us, merge, record
 from effvit.analysis.roofline import Peaks, measure_peaks
 from effvit.errors import ConfigError, first_line
 from effvit.model.network import EfficientViT
-from effvit.model.sources import FoundModel, find_model
+from effvit.model.side_by_side import find_models
+from effvit.model.sources import FoundModel
 
 _RECORDED_SECONDS = 3.0
 """About how long a model runs under the profiler."""
@@ -80,13 +81,13 @@ def profile(
         rounds: Samples of the wall time.
         min_round_seconds: About how long one is.
         passes: How many are recorded of each model; None for as many as take about three seconds, 5 to 15.
-        peaks: The machine's limits; None to measure them.
+        peaks: The machine's limits, in the type of the models; None to measure them.
         on_step: Told what is being done.
         on_round: Told (rounds done, rounds in all).
 
     Raises:
-        ConfigError: If there is no model, two have one label, one is unknown or does not run on such pictures, or a
-            device or number is not allowed.
+        ConfigError: If there is no model, one is named twice, is unknown or does not run on such pictures, they are not
+            all of one floating-point type, or a device or number is not allowed.
     """
     device = torch.device(device)
     if device.type not in ("cpu", "cuda"):
@@ -99,9 +100,10 @@ def profile(
     with timing.num_threads(num_threads) as threads, torch.inference_mode(), _kernels_have_names(compiled):
         found = find_models(models, image_size=image_size, weights=weights)
         entrants = [_ready(model, device, batch_size, compiled, on_step) for model in found]
+        dtype = _common_dtype(entrants)
         if peaks is None:
             on_step("measuring what this machine can do at most")
-            peaks = measure_peaks(device, torch.float32, threads)
+            peaks = measure_peaks(device, dtype, threads)
         on_step("measuring without the profiler")
         timings = timing.measure(
             {entrant.model.label: entrant.run for entrant in entrants},
@@ -119,29 +121,6 @@ def profile(
     return Profile(models=tuple(profiles), device=device.type, num_threads=threads, event_cost_us=cost_us, peaks=peaks)
 
 
-def find_models(
-    models: Sequence[str | Path | nn.Module | FoundModel],
-    *,
-    image_size: tuple[int, int] | None = None,
-    weights: str | Path | None = None,
-) -> list[FoundModel]:
-    """Find what a person names, see `find_model`; every label once.
-
-    Raises:
-        ConfigError: If there is none, one is unknown, or two have one label.
-    """
-    if not models:
-        raise ConfigError("at least one model is needed, got none")
-    found = [
-        model if isinstance(model, FoundModel) else find_model(model, image_size=image_size, weights=weights)
-        for model in models
-    ]
-    labels = [model.label for model in found]
-    if twice := sorted({label for label in labels if labels.count(label) > 1}):
-        raise ConfigError(f"a model can take part once only, got twice: {', '.join(twice)}")
-    return found
-
-
 def _ready(
     model: FoundModel, device: torch.device, batch_size: int, compiled: bool, on_step: Callable[[str], object]
 ) -> _Entrant:
@@ -149,7 +128,7 @@ def _ready(
     on_step(f"counting the costs of {model.label}")
     costs = count_costs(model.network, model.input_size, batch_size=batch_size)
     network = copy.deepcopy(model.network).eval().to(device)
-    images = torch.randn(batch_size, *model.input_size, device=device).to(next(network.parameters(), torch.empty(0)))
+    images = torch.randn(batch_size, *model.input_size, device=device).to(costs.tensor_type)
     if compiled:
         on_step(f"compiling {model.label}: minutes on a slow processor")
         torch.compiler.reset()
@@ -159,6 +138,17 @@ def _ready(
     except Exception as error:  # whatever a network raises: it runs on meta tensors and not here
         raise ConfigError(f"{model.label} does not run on {device}: {first_line(error)}") from error
     return _Entrant(model=model, network=network, images=images, costs=costs, is_compiled=compiled)
+
+
+def _common_dtype(entrants: Sequence[_Entrant]) -> torch.dtype:
+    """The type of all models: one roofline has one."""
+    types = {entrant.costs.dtype: entrant.costs.tensor_type for entrant in entrants}
+    if len(types) > 1:
+        raise ConfigError(
+            f"models beside each other must be of one floating-point type, got {', '.join(sorted(types))}"
+        )
+    (dtype,) = types.values()
+    return dtype
 
 
 def _profile(
@@ -194,6 +184,7 @@ def _profile(
         is_compiled=entrant.is_compiled,
         input_size=entrant.model.input_size,
         batch_size=len(entrant.images),
+        dtype=entrant.costs.dtype,
         num_params=entrant.costs.num_params,
         num_macs=entrant.costs.num_macs,
         timing=measured,

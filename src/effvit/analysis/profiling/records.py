@@ -90,6 +90,11 @@ def digits(value: float) -> str:
     return f"{value:.3g}" if value < 999.5 else f"{value:,.0f}"
 
 
+def short(label: str) -> str:
+    """A label without the library's name."""
+    return label.rpartition(":")[2].removeprefix("timm/")
+
+
 def pattern(module: str) -> str:
     """`stages.0.1.ffn` -> `stages.*.*.ffn`: the same layer of all blocks under one name."""
     return re.sub(r"(?<![^.])\d+(?![^.])", "*", module)
@@ -109,6 +114,8 @@ class ModelProfile:
     """Channels, height, width."""
     batch_size: int
     """Pictures per pass."""
+    dtype: str
+    """Of the pictures and the weights."""
     num_params: int
     """Parameters."""
     num_macs: int
@@ -152,8 +159,12 @@ class ModelProfile:
         return sum(self.shares[kind] for kind in MEMORY_CLASSES)
 
     def below_ridge_share(self, peaks: Peaks) -> float:
-        """Share of the operators' time in operators with fewer MACs per byte than the machine has at its peaks."""
-        below = (o.ms for o in self.operators if o.num_macs < peaks.ridge * max(o.bytes_moved, 1))
+        """Share of the operators' time in operators with fewer MACs per byte than the machine has at its peaks.
+
+        Products whose MACs nobody counted are not among them.
+        """
+        known = (operator for operator in self.operators if operator.cause != "products")
+        below = (operator.ms for operator in known if operator.num_macs < peaks.ridge * max(operator.bytes_moved, 1))
         return sum(below) / self.operators_ms
 
     @property
@@ -181,6 +192,7 @@ class ModelProfile:
             "is_compiled": self.is_compiled,
             "input_size": list(self.input_size),
             "batch_size": self.batch_size,
+            "dtype": self.dtype,
             "num_params": self.num_params,
             "num_macs": self.num_macs,
             "images_per_second": self.images_per_second,
@@ -217,6 +229,11 @@ class Profile:
     """What recording one event cost; it is taken off."""
     peaks: Peaks
     """What this machine can do at most."""
+
+    def name_of(self, model: ModelProfile) -> str:
+        """What tables and pictures call a model: `short` where that is the name of no other, else its label."""
+        names = [short(other.label) for other in self.models]
+        return short(model.label) if names.count(short(model.label)) == 1 else model.label
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON."""

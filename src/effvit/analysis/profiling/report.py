@@ -6,7 +6,7 @@ import functools
 from collections.abc import Mapping, Sequence
 
 from effvit.analysis.profiling.causes import CAUSES, COMPUTING
-from effvit.analysis.profiling.charts import places_chart, roofline_chart, shares_chart, short
+from effvit.analysis.profiling.charts import places_chart, roofline_chart, shares_chart
 from effvit.analysis.profiling.findings import costs_of, findings
 from effvit.analysis.profiling.places import blocks, stages
 from effvit.analysis.profiling.records import (
@@ -17,6 +17,7 @@ from effvit.analysis.profiling.records import (
     Sum,
     digits,
     pattern,
+    short,
     sum_of,
 )
 from effvit.analysis.report import Chart, Report, Table
@@ -41,9 +42,9 @@ def profile_report(profile: Profile, *, command: str = "") -> Report:
     published = {model.label: share for model in profile.models if (share := _published(model)) is not None}
     eager = [model for model in profile.models if not model.is_compiled]
     tables = [_shares_table(profile, published), _causes_table(profile)]
-    tables += [_layers_table(model) for model in profile.models]
-    tables += [_places_table(model, "stage", stages(model)) for model in eager]
-    tables += [_heads_table(model) for model in eager if model.heads()]
+    tables += [_layers_table(model, profile.name_of(model)) for model in profile.models]
+    tables += [_stages_table(model, profile.name_of(model)) for model in eager]
+    tables += [_heads_table(model, profile.name_of(model)) for model in eager if model.heads()]
     charts = [
         Chart(
             name="shares",
@@ -64,7 +65,7 @@ def profile_report(profile: Profile, *, command: str = "") -> Report:
         charts.append(
             Chart(
                 name=f"blocks-{number}",
-                title=f"Time along {short(model.label)}",
+                title=f"Time along {profile.name_of(model)}",
                 caption="From the first to the last part of the network.",
                 draw=functools.partial(places_chart, model, blocks(model)),
             )
@@ -86,9 +87,9 @@ def _conditions(profile: Profile) -> str:
     threads = f", {profile.num_threads} thread{'s' * (profile.num_threads != 1)}" if profile.device == "cpu" else ""
     form = "compiled by torch.compile" if first.is_compiled else "eager"
     text = (
-        f"{profile.device}{threads}, float32, {form}, batch {first.batch_size}, {', '.join(sizes)} pixels. Times are"
-        " the shares that torch's profiler saw, scaled to the wall time measured without it. The machine's limits:"
-        f" {profile.peaks.how[:1].lower()}{profile.peaks.how[1:]}"
+        f"{profile.device}{threads}, {first.dtype}, {form}, batch {first.batch_size}, {', '.join(sizes)} pixels."
+        " Times are the shares that torch's profiler saw, scaled to the wall time measured without it. The machine's"
+        f" limits: {profile.peaks.how[:1].lower()}{profile.peaks.how[1:]}"
     )
     disturbed = max(model.timing.latency_ms / model.timing.cpu_ms for model in profile.models)
     if profile.device == "cpu" and disturbed > _DISTURBED:
@@ -123,7 +124,7 @@ def _shares_table(profile: Profile, published: Mapping[str, float]) -> Table:
     paper = ("paper's products %",) if published else ()
     rows = []
     for model in profile.models:
-        row = [short(model.label), f"{model.images_per_second:.1f}", digits(model.wall_ms)]
+        row = [profile.name_of(model), f"{model.images_per_second:.1f}", digits(model.wall_ms)]
         row += [_percent(model.shares[kind]) for kind in kinds]
         row += [_percent(model.memory_share), _percent(model.below_ridge_share(profile.peaks))]
         row.append(_percent(model.between_share))
@@ -157,60 +158,60 @@ def _causes_table(profile: Profile) -> Table:
     rows = sorted(((cause, shares(cause)) for cause in CAUSES), key=lambda row: -max(row[1]))
     return Table(
         title="What the time is spent on",
-        columns=("% of the wall time", *(short(model.label) for model in profile.models)),
+        columns=("% of the wall time", *map(profile.name_of, profile.models)),
         rows=tuple((CAUSES[cause], *map(_percent, values)) for cause, values in rows if max(values) >= 0.0005),
         caption="Each column adds up to 100.",
     )
 
 
-def _layers_table(model: ModelProfile) -> Table:
+def _layers_table(model: ModelProfile, name: str) -> Table:
     sums = model.by(lambda operator: (pattern(operator.module), operator.cause))
     largest = sorted(sums.items(), key=lambda item: -item[1].ms)[:_NUM_LAYERS]
     rows = []
     for (module, cause), total in largest:
         rate = digits(total.macs_per_second / 1e9) if cause in COMPUTING and total.num_macs else ""
         moved = digits(total.bytes_per_second / 1e9) if total.bytes_moved else ""
+        intensity = f"{total.intensity:.1f}" if total.bytes_moved else ""
         share = _percent(total.ms / model.wall_ms)
-        rows.append((module or "", CAUSES[cause], str(total.num_calls or ""), digits(total.ms), share, rate, moved))
+        calls = str(total.num_calls or "")
+        rows.append((module, CAUSES[cause], calls, digits(total.ms), share, intensity, rate, moved))
     return Table(
-        title=f"Largest layers of {short(model.label)}",
-        columns=("where", "what", "calls", "ms", "% of the wall time", "GMAC/s", "GB/s"),
+        title=f"Largest layers of {name}",
+        columns=("where", "what", "calls", "ms", "% of the wall time", "MACs/byte", "GMAC/s", "GB/s"),
         rows=tuple(rows),
         caption="* stands for every number: the same layer of all blocks.",
         num_text_columns=2,
     )
 
 
-def _places_table(model: ModelProfile, what: str, places: Mapping[str, Sequence[Operator]]) -> Table:
+def _stages_table(model: ModelProfile, name: str) -> Table:
     rows = []
-    for name, group in places.items():
+    for stage, group in stages(model).items():
         total = sum_of(group)
         moving = sum(o.ms for o in group if o.kind in MEMORY_CLASSES)
         products = [operator for operator in group if operator.kind == PRODUCTS]
         rows.append(
             (
-                *(
-                    name,
-                    digits(total.ms),
-                    _percent(total.ms / model.wall_ms),
-                    f"{total.num_macs / model.num_macs:.1%}"[:-1],
-                ),
+                stage,
+                digits(total.ms),
+                _percent(total.ms / model.wall_ms),
+                _percent(total.num_macs / max(model.num_macs, 1)),
                 digits(sum_of(products).macs_per_second / 1e9) if total.num_macs else "",
                 _percent(moving / total.ms if total.ms else 0.0),
             )
         )
     return Table(
-        title=f"{short(model.label)} by {what}",
-        columns=(what, "ms", "% of the wall time", "% of the MACs", "GMAC/s of products", "memory-bound classes %"),
+        title=f"{name} by stage",
+        columns=("stage", "ms", "% of the wall time", "% of the MACs", "GMAC/s of products", "memory-bound classes %"),
         rows=tuple(rows),
     )
 
 
-def _heads_table(model: ModelProfile) -> Table:
+def _heads_table(model: ModelProfile, name: str) -> Table:
     heads = model.heads()
     blocks_of: dict[str, list[float]] = {}
-    for name, total in heads.items():
-        blocks_of.setdefault(name.partition(" head ")[0], []).append(total.ms)
+    for head, total in heads.items():
+        blocks_of.setdefault(head.partition(" head ")[0], []).append(total.ms)
     count = max(map(len, blocks_of.values()))
     rows = []
     for block, times in blocks_of.items():
@@ -219,7 +220,7 @@ def _heads_table(model: ModelProfile) -> Table:
         rows.append((block, *cells, digits(whole)))
     share = sum(total.ms for total in heads.values()) / model.wall_ms
     return Table(
-        title=f"Heads of {short(model.label)}",
+        title=f"Heads of {name}",
         columns=("attention", *(f"head {index + 1} ms" for index in range(count)), "whole attention ms"),
         rows=tuple(rows),
         caption="A head: from the end of the one before it to the end of its own second product. All"

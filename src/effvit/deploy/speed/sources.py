@@ -76,7 +76,7 @@ def find_entrant(source: Source, *, image_size: tuple[int, int] | None = None, f
             raise ConfigError(f"{Path(str(source)).name} is an exported file, which has one form only; got {form!r}")
         model = source if isinstance(source, ExportedModel) else open_file(source)
         return _of_file(model, image_size)
-    found = find_model(source, image_size=image_size)
+    found = find_model(source, image_size=image_size, for_pictures=False)
     return Entrant(
         label=(label or found.label).replace(PUBLISHED_PREFIX, TIMM_PREFIX, 1),
         form=form,
