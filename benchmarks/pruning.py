@@ -16,6 +16,7 @@ was interrupted goes on. The record, `results/pruning/record.json`, shows all th
 from __future__ import annotations
 
 import argparse
+import shutil
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
@@ -25,6 +26,7 @@ from typing import Any
 import torch
 
 from effvit import create_model, load
+from effvit.analysis.pruning.costs import config_cost
 from effvit.analysis.pruning.knobs import KIND_NAMES
 from effvit.analysis.pruning.limits import parse_limit
 from effvit.analysis.report import write_report
@@ -104,13 +106,19 @@ def _one_seed(
     config, tuning = _config(args, seed), _tuning(args, seed)
     torch.manual_seed(seed)  # the initial weights
     size = config.preprocessing.image_size
-    full = create_model(args.model, num_classes=len(data.class_names), image_size=size)
+    full = create_model(
+        args.model,
+        num_classes=len(data.class_names),
+        image_size=size,
+        window=config.window or None,
+        drop_path=config.drop_path,
+    )
     rows = [_row("full", seed, full, _train(full, config, args.data, folder / "full"))]
-    best = RunFolder.open(folder / "full").last_weights
-    networks = {"full": load(best)[0]}
+    trained = RunFolder.open(folder / "full").last_weights
+    networks = {"full": load(trained)[0]}
     for order in args.orders:
         name = "pruned" if order == "per_cost" else f"pruned, {order}"
-        found = _prune(args, order, folder, best, seed)
+        found = _prune(args, order, folder, trained, seed)
         small = load(folder / order)[0]
         networks[name] = small
         before = found["before_fine_tuning"]["pruned"]["top1"]
@@ -122,7 +130,7 @@ def _one_seed(
             whole = replace(config, epochs=config.epochs + tuning.epochs)
             history = _train(fresh, whole, args.data, folder / f"scratch-{order}")
             rows.append(_row(f"scratch, shape of {name}", seed, fresh, history))
-    control = load(best)[0].train()
+    control = load(trained)[0].train()
     rows.append(_row("control", seed, control, _train(control, tuning, args.data, folder / "control")))
     return rows, networks
 
@@ -130,32 +138,34 @@ def _one_seed(
 def _prune(args: argparse.Namespace, order: str, folder: Path, weights: Path, seed: int) -> dict[str, Any]:
     """Score and cut, unless that is done; what `effvit analyze prune` records."""
     place = folder / order
-    if (place / "record.json").is_file():
-        found: dict[str, Any] = read_json(place / "record.json")
-        if found["plan"]["limit"] == str(parse_limit(args.limit)) and found["plan"]["order"] == order:
-            return found
+    if not (place / "page.html").is_file():  # what is written last
+        # Every training picture once, at the size that the network was trained with.
+        scoring = Scoring(num_batches=args.batches, batch_size=32, seed=seed, num_workers=args.workers, device="cpu")
+        report = prune_model(
+            str(weights),
+            str(args.data),
+            parse_limit(args.limit),
+            weights=None,
+            image_size=None,
+            kinds=tuple(KIND_NAMES),  # type: ignore[arg-type]  # its keys are the kinds
+            order=order,  # type: ignore[arg-type]  # one of the parser's choices
+            multiple=8,
+            min_share=0.1,
+            scoring=scoring,
+            timed=Timed(batch_size=1, num_threads=args.threads),
+            output=make_output_folder(place),
+            command=_command(args),
+        )
+        write_report(report, place)
+    found: dict[str, Any] = read_json(place / "record.json")
+    if (found["plan"]["limit"], found["plan"]["order"]) != (str(parse_limit(args.limit)), order):
         raise EffvitError(f"{place.name} in {folder.name} was pruned with other settings; give another --folder")
-    # Every training picture once, at the size that the network was trained with.
-    scoring = Scoring(num_batches=args.batches, batch_size=32, seed=seed, num_workers=args.workers, device="cpu")
-    report = prune_model(
-        str(weights),
-        str(args.data),
-        parse_limit(args.limit),
-        weights=None,
-        image_size=None,
-        kinds=tuple(KIND_NAMES),  # type: ignore[arg-type]  # its keys are the kinds
-        order=order,  # type: ignore[arg-type]  # one of the parser's choices
-        multiple=8,
-        min_share=0.1,
-        scoring=scoring,
-        timed=Timed(batch_size=1, num_threads=args.threads),
-        output=make_output_folder(place),
-        command=_command(args),
-    )
-    write_report(report, place)
     if args.output is not None and seed == args.seeds[0]:
-        write_report(report, make_output_folder(args.output / order))
-    return report.record
+        kept = make_output_folder(args.output / order)
+        for path in place.iterdir():
+            if path.is_file():  # the report; the weights stay
+                shutil.copy(path, kept)
+    return found
 
 
 def _train(network: EfficientViT, config: TrainConfig, photos: Path, folder: Path) -> Sequence[Any]:
@@ -168,6 +178,8 @@ def _train(network: EfficientViT, config: TrainConfig, photos: Path, folder: Pat
         raise EffvitError(f"{folder.name} was trained with other settings; give another --folder")
     if not resume:
         run.update_record(network=network.config.to_dict())
+    elif run.read_network() != network.config:
+        raise EffvitError(f"{folder.name} was trained with another network; give another --folder")
     label = f"{folder.parent.name} {folder.name}"
     history = fit(
         network,
@@ -186,8 +198,7 @@ def _train(network: EfficientViT, config: TrainConfig, photos: Path, folder: Pat
 def _row(
     name: str, seed: int, network: EfficientViT, history: Sequence[Any], before: float | None = None
 ) -> dict[str, Any]:
-    from effvit.analysis.pruning.costs import config_cost
-
+    """What a network costs and reached; top-1 is of the weights that a run leaves: averaged ones, if it has them."""
     cost, last = config_cost(network.config), history[-1]
     return {
         "network": name,
@@ -195,8 +206,8 @@ def _row(
         "num_macs": cost.macs,
         "num_params": cost.params,
         "top1_before": before,
-        "top1": last.val_top1,
-        "top1_ema": last.val_top1_ema,
+        "top1": last.val_top1 if last.val_top1_ema is None else last.val_top1_ema,
+        "top1_not_averaged": last.val_top1,
         "epochs": [record.val_top1 for record in history],
         "seconds": sum(record.seconds for record in history),
     }

@@ -152,3 +152,31 @@ def test_a_wrong_name_ends_the_script(
     with pytest.raises(SystemExit, match="2"):
         script.main()
     assert "unknown models m6; known: m0, m1" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_pruning_is_measured_end_to_end_and_goes_on(
+    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Trained, cut, trained on beside its control; what is finished is not trained again."""
+    pruning = load("pruning", monkeypatch)
+    for part, chosen in (("train", slice(0, 4)), ("val", slice(4, 6))):
+        for folder in photos.iterdir():
+            (tmp_path / "photos" / part / folder.name).mkdir(parents=True)
+            for path in sorted(folder.iterdir())[chosen]:
+                (tmp_path / "photos" / part / folder.name / path.name).symlink_to(path)
+    arguments = ["--data", str(tmp_path / "photos"), "--folder", str(tmp_path / "work"), "--quick", "--scratch"]
+    monkeypatch.setattr(sys, "argv", ["pruning.py", *arguments])
+    assert pruning.main() == 0
+    lines = [line.split("|")[1:-1] for line in capsys.readouterr().out.splitlines() if line.startswith("|")]
+    macs = {line[0].strip(): float(line[2]) for line in lines if len(line) == 6 and line[1].strip() == "0"}
+    assert list(macs) == ["full", "pruned", "scratch, shape of pruned", "control"]
+    assert macs["pruned"] == macs["scratch, shape of pruned"] <= 0.7 * macs["full"] == 0.7 * macs["control"]
+
+    monkeypatch.setattr(pruning, "prune_model", None)  # would fail if it was called
+    written = {path: path.stat().st_mtime_ns for path in (tmp_path / "work").rglob("*.safetensors")}
+    assert pruning.main() == 0
+    assert {path: path.stat().st_mtime_ns for path in written} == written
+    monkeypatch.setattr(sys, "argv", ["pruning.py", *arguments, "--limit", "macs=60%"])
+    with pytest.raises(EffvitError, match="per_cost in seed0 was pruned with other settings; give another --folder"):
+        pruning.main()
