@@ -14,9 +14,10 @@ from effvit.environment import environment
 from effvit.model.resizing import with_windows
 from effvit.model.variants import VARIANTS
 from effvit.preprocessing import Preprocessing
-from effvit.studies.ablation import AblationStudy, Budget, Version
+from effvit.studies.ablation import AblationStudy, Version
 from effvit.studies.ablation_speed import Speed, Speeds
 from effvit.studies.ablation_widths import SpeedSettings
+from effvit.studies.budget import Budget
 from effvit.studies.training import Trained
 from effvit.timing import Spread
 from effvit.train.config import TrainConfig

@@ -191,6 +191,11 @@ def test_several_threads_are_timed_by_the_wall() -> None:
     assert SpeedMeter(input_size=(3, 8, 8), device="cuda").clock == "wall"
 
 
+def test_a_device_that_is_left_open_has_a_clock() -> None:
+    expected = "wall" if torch.cuda.is_available() else "processor"
+    assert SpeedMeter(input_size=(3, 8, 8), device="auto").clock == expected
+
+
 def test_the_name_of_the_control_is_taken() -> None:
     with pytest.raises(ConfigError, match="no network may be called 'control'"):
         SpeedMeter(input_size=(3, 8, 8)).together({CONTROL: nn.Identity()}, nn.Identity(), 1)

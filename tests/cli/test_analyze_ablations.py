@@ -81,8 +81,9 @@ def test_a_study_and_the_same_again(photos_folder: Path, tmp_path: Path, capsys:
         (["--threads", "0"], "--threads must be at least 1, got 0"),
         (
             ["--recipe", "imagenet_distilled", "--dry-run"],
-            "the rows are trained on labels alone; leave out the teacher",
+            "a study trains on labels alone; leave out the teacher",
         ),
+        (["--set", "seed=3", "--dry-run"], "--set seed has no effect here: --seeds decides it"),
         (["efficientvit_m9", "--dry-run"], "unknown model 'efficientvit_m9' (did you mean"),
         (["--data", "nowhere", "--output", "out"], "nowhere"),
         (["--epochs", "2", "--set", "epochs=3", "--dry-run"], "epochs is given by a flag and by --set; give it once"),

@@ -53,6 +53,10 @@ def test_a_dry_run_lists_the_networks_and_measures_nothing(app: typer.Typer) -> 
         (["deit_tiny", "--dry-run", "--seeds", "0,0"], "--seeds must be different whole numbers"),
         (["deit_tiny", "--dry-run", "--tolerance", "0"], "--tolerance must be above 0 and below 100 percent, got 0"),
         (["deit_tiny", "--dry-run", "--image-size", "70"], "height and width must be multiples of 8"),
+        (["deit_tiny", "--dry-run", "--epochs", "2", "--set", "epochs=3"], "epochs is given by a flag and by --set"),
+        (["deit_tiny", "--dry-run", "--set", "window=4"], "--set window has no effect here: FAMILY decides it"),
+        (["deit_tiny", "--dry-run", "--set", "seed=1"], "--set seed has no effect here: --seeds decides it"),
+        (["deit_tiny", "--dry-run", "--recipe", "imagenet_distilled"], "a study trains on labels alone"),
     ],
 )
 def test_what_it_refuses_is_one_line(app: typer.Typer, arguments: list[str], message: str) -> None:

@@ -17,7 +17,9 @@ from effvit.model.config import EfficientViTConfig
 from effvit.model.resizing import with_windows
 from effvit.model.variants import PUBLISHED, VARIANTS
 from effvit.studies import ablation
-from effvit.studies.ablation import AblationStudy, Budget, Listeners, plan_versions, study_ablations
+from effvit.studies.ablation import AblationStudy, plan_versions, study_ablations
+from effvit.studies.budget import Budget
+from effvit.studies.listeners import Listeners
 from effvit.train.config import TrainConfig
 
 BASE = replace(with_windows(VARIANTS["efficientvit_tiny"], image_size=32), num_classes=3)

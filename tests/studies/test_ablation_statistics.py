@@ -39,6 +39,12 @@ def test_one_seed_tells_nothing_of_the_spread() -> None:
     assert limit.limit == pytest.approx(9.8)
 
 
+def test_a_few_pictures_all_right_are_no_certainty() -> None:
+    limit = chance(a_study({"1": {0: 1.0}, "5": {0: 0.9}}, num_val=8))
+    assert limit is not None
+    assert limit.sampling == pytest.approx(100 * math.sqrt(2 * 0.9 * 0.1 / 8))  # as if one more were wrong, one right
+
+
 def test_the_spread_between_seeds_comes_on_top() -> None:
     # Differences of 1 and 3 points: variance 2, of their mean 1.
     study = a_study({"1": {0: 0.5, 1: 0.5}, "5": {0: 0.51, 1: 0.53}, "6": {0: 0.49, 1: 0.47}}, num_val=200)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import nn
@@ -27,16 +27,26 @@ MAX_CONFIRMATIONS = 8
 _BASELINE = "\0baseline"
 """The baseline's place among the calls; no label is like it."""
 
+Clock = Literal["processor", "wall"]
 RelativeSpeed = Callable[[nn.Module, nn.Module, int], Spread]
 """(network, baseline, rounds) -> how many times as fast as the baseline it is, median and quartiles of the rounds."""
+
+
+def clock_for(device: str, num_threads: int) -> Clock:
+    """Which time is compared.
+
+    On the CPU with one thread the processor's, which stands still while somebody else has the core; else, where several
+    threads or a device do the work, wall time.
+    """
+    is_cpu = (find_device(device) if device == "auto" else torch.device(device)).type == "cpu"
+    return "processor" if is_cpu and num_threads == 1 else "wall"
 
 
 @dataclass(frozen=True, kw_only=True)
 class SpeedMeter:
     """Measures networks in turns with a baseline: a `RelativeSpeed`.
 
-    On the CPU with one thread it reads the clock of the processor time, which stands still while somebody else has the
-    core; else, where several threads or a device do the work, wall time. Networks are put into eval mode.
+    Networks are put into eval mode and, unless another form is prepared, moved to the device.
     """
 
     input_size: tuple[int, int, int]
@@ -55,9 +65,9 @@ class SpeedMeter:
     """Time each network runs first."""
 
     @property
-    def clock(self) -> str:
-        """Which time is compared: `processor` or `wall`."""
-        return "processor" if torch.device(self.device).type == "cpu" and self.num_threads == 1 else "wall"
+    def clock(self) -> Clock:
+        """Which time is compared, see `clock_for`."""
+        return clock_for(self.device, self.num_threads)
 
     def __call__(self, network: nn.Module, baseline: nn.Module, rounds: int) -> Spread:
         """How many times as fast as the baseline the network is."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -12,7 +11,6 @@ from effvit.cli.options import (
     DEVICE_HELP,
     ImageSize,
     Json,
-    assignments_of,
     check_positive,
     check_threads,
     command_line,
@@ -23,9 +21,7 @@ from effvit.errors import ConfigError
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from effvit.cli.plans import TrainingPlan
-    from effvit.cli.study_progress import StudyProgress
-    from effvit.studies.ablation import Listeners, Version
+    from effvit.studies.ablation import Version
 
 _RECIPE = "scratch_small"
 
@@ -76,15 +72,17 @@ def ablations(
     from effvit.analysis.ablations import find_ablations
     from effvit.cli.analysis_output import show
     from effvit.cli.render import emit, say
+    from effvit.cli.study_plans import listeners_of, parse_seeds, plan_study
     from effvit.cli.study_progress import StudyProgress
-    from effvit.studies.ablation import Budget, plan_versions, study_ablations
+    from effvit.studies.ablation import plan_versions, study_ablations
     from effvit.studies.ablation_report import ablation_report
     from effvit.studies.ablation_widths import SpeedSettings
+    from effvit.studies.budget import Budget
 
     check_positive(batch=batch, threads=threads, epochs=epochs)
     check_threads(threads)
     wanted = find_ablations(None if rows is None else rows.split(","), figure7=figure7)
-    seed_numbers = _seeds(seeds)
+    seed_numbers = parse_seeds(seeds)
     if output is None and not dry_run:
         raise ConfigError("ablations need --output DIR: hours of work are kept there, and taken from there again")
     size = parse_size(image_size)
@@ -95,7 +93,7 @@ def ablations(
         "num_workers": workers,
         "device": device,
     }
-    plan = _plan(data, assignments_of(flags, settings or []), recipe)
+    plan = plan_study(data, flags, settings or [], recipe)
     if dry_run:
         versions = plan_versions(plan.network.config, wanted)
         emit([_planned(version) for version in versions], _table, as_json)
@@ -104,10 +102,7 @@ def ablations(
     budget = None
     if plan.data is not None:
         budget = Budget(data=plan.data, config=plan.config, seeds=seed_numbers)
-        say(
-            f"{plan.config.epochs} epochs on {len(plan.data.train)} pictures for each network and seed,"
-            f" {len(plan.data.val)} held out, {len(plan.data.class_names)} classes"
-        )
+        say(f"each network: {budget}")
     try:
         with timing.num_threads(threads), StudyProgress() as bar:
             study = study_ablations(
@@ -119,36 +114,12 @@ def ablations(
                 speeds=speed,
                 speed_settings=SpeedSettings(batch_size=batch, num_threads=threads, device=plan.config.device),
                 command=command_line(),
-                listeners=_listeners(bar),
+                listeners=listeners_of(bar),
             )
     except KeyboardInterrupt:
         say(f"what is finished is in {output}; the same command goes on from there")
         raise
     show(ablation_report(study), output=output, as_json=as_json)
-
-
-def _listeners(bar: StudyProgress) -> Listeners:
-    from effvit.cli.render import say
-    from effvit.studies.ablation import Listeners
-
-    return Listeners(on_note=say, on_round=bar.on_round, on_step=bar.on_step, on_run=bar.on_run)
-
-
-def _plan(data: str | None, assignments: list[str], recipe: str) -> TrainingPlan:
-    """Settings, photos, and the network whose rows are made."""
-    from effvit.cli.plans import plan_training
-
-    plan = plan_training(data, assignments, weights=None, recipe=recipe)
-    if plan.config.distillation.teacher:
-        raise ConfigError("the rows are trained on labels alone; leave out the teacher")
-    return plan
-
-
-def _seeds(text: str) -> tuple[int, ...]:
-    parts = [part.strip() for part in text.split(",")]
-    if not all(re.fullmatch(r"\d+", part) for part in parts) or len(set(map(int, parts))) != len(parts):
-        raise ConfigError(f"--seeds must be different whole numbers with commas between them, got {text!r}")
-    return tuple(map(int, parts))
 
 
 def _planned(version: Version) -> dict[str, Any]:

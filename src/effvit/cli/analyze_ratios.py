@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -22,10 +21,11 @@ from effvit.errors import ConfigError
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from effvit.cli.plans import TrainingPlan
     from effvit.studies.attention_share_curves import Curve
 
 _RECIPE = "scratch_small"
+_DECIDED = {"model": "FAMILY", "window": "FAMILY", "drop_path": "FAMILY, which has none,"}
+"""Settings of a training that its own network would take; the families' networks do not."""
 
 
 def register(analyze: typer.Typer) -> None:
@@ -77,12 +77,13 @@ def ratios(
     from effvit import timing
     from effvit.cli.analysis_output import show
     from effvit.cli.render import emit, say
+    from effvit.cli.study_plans import listeners_of, parse_seeds, plan_study
     from effvit.cli.study_progress import StudyProgress
     from effvit.device import find_device
-    from effvit.studies.ablation import Budget, Listeners
     from effvit.studies.attention_share import plan_curves, study_attention_share
     from effvit.studies.attention_share_curves import SpeedSettings
     from effvit.studies.attention_share_report import share_report
+    from effvit.studies.budget import Budget
 
     check_positive(batch=batch, threads=threads, epochs=epochs)
     check_threads(threads)
@@ -99,25 +100,26 @@ def ratios(
         "widths": None if width is None else parse_numbers(width, "--width"),
     }
     curves = plan_curves(families, **asked)  # what is wrong with them is said before the pictures are looked for
-    seed_numbers, where = _seeds(seeds), str(find_device(device))
+    seed_numbers, where = parse_seeds(seeds), str(find_device(device))
+    flags = {
+        "model": "efficientvit_tiny",  # not used: the networks are the families'
+        "epochs": epochs,
+        "num_workers": workers,
+        "device": where,
+        "preprocessing.image_size": f"{size[0]},{size[1]}",
+    }
+    plan = plan_study(data, flags, settings or [], recipe, decided=_DECIDED)
+    budget = None
+    if plan.data is not None:
+        budget = Budget(data=plan.data, config=plan.config, seeds=seed_numbers)
+        curves = plan_curves(families, num_classes=len(plan.data.class_names), **asked)
+    every = [curve for row in curves.values() for curve in row]
     if dry_run:
-        every = [curve for row in curves.values() for curve in row]
         emit([_planned(curve, count) for curve in every for count in curve.counts], _table, as_json)
         return
     assert output is not None
-    budget = None
-    if data is not None:
-        flags = {"epochs": epochs, "num_workers": workers, "device": where}
-        assignments = [*(f"{name}={value}" for name, value in flags.items() if value is not None), *(settings or [])]
-        plan = _plan(data, [f"preprocessing.image_size={size[0]},{size[1]}", *assignments], recipe)
-        assert plan.data is not None
-        budget = Budget(data=plan.data, config=plan.config, seeds=seed_numbers)
-        curves = plan_curves(families, num_classes=len(plan.data.class_names), **asked)
-        count = sum(len(curve.shares) for row in curves.values() for curve in row)
-        say(
-            f"{count} networks, {plan.config.epochs} epochs on {len(plan.data.train)} pictures for each and each of"
-            f" {len(seed_numbers)} seeds, {len(plan.data.val)} held out, {len(plan.data.class_names)} classes"
-        )
+    if budget is not None:
+        say(f"{sum(len(curve.shares) for curve in every)} networks, each: {budget}")
     how = SpeedSettings(batch_size=batch, num_threads=threads, device=where, tolerance=tolerance / 100)
     try:
         with timing.num_threads(threads), StudyProgress() as bar:
@@ -127,7 +129,7 @@ def ratios(
                 budget=budget,
                 speed_settings=how,
                 command=command_line(),
-                listeners=Listeners(on_note=say, on_round=bar.on_round, on_step=bar.on_step, on_run=bar.on_run),
+                listeners=listeners_of(bar),
             )
     except KeyboardInterrupt:
         say(f"what is finished is in {output}; the same command goes on from there")
@@ -144,23 +146,6 @@ def _numbers(text: str, flag: str) -> list[float]:
     if not all(0 <= number < 1e9 for number in numbers):
         raise ConfigError(f"{flag} must be numbers from 0 up with commas between them, got {text!r}")
     return numbers
-
-
-def _seeds(text: str) -> tuple[int, ...]:
-    parts = [part.strip() for part in text.split(",")]
-    if not all(re.fullmatch(r"\d+", part) for part in parts) or len(set(map(int, parts))) != len(parts):
-        raise ConfigError(f"--seeds must be different whole numbers with commas between them, got {text!r}")
-    return tuple(map(int, parts))
-
-
-def _plan(data: str, assignments: list[str], recipe: str) -> TrainingPlan:
-    """Settings and photos; the network in it is not used."""
-    from effvit.cli.plans import plan_training
-
-    plan = plan_training(data, ["model=efficientvit_tiny", *assignments], weights=None, recipe=recipe)
-    if plan.config.distillation.teacher:
-        raise ConfigError("the networks are trained on labels alone; leave out the teacher")
-    return plan
 
 
 def _planned(curve: Curve, num_attention: int) -> dict[str, Any]:

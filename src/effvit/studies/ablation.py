@@ -12,7 +12,7 @@ train parts of it side by side. What it was made with must not change; more rows
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -22,7 +22,6 @@ import torch
 from effvit.analysis.ablations import BASE, Ablation
 from effvit.analysis.cost import count_costs
 from effvit.analysis.scaling import Match
-from effvit.data.datasets import PictureData
 from effvit.environment import environment
 from effvit.errors import ConfigError
 from effvit.files import make_output_folder
@@ -30,9 +29,9 @@ from effvit.model.config import EfficientViTConfig
 from effvit.model.network import EfficientViT
 from effvit.studies.ablation_speed import Speeds, measure_speeds
 from effvit.studies.ablation_widths import SpeedSettings, find_widths
-from effvit.studies.progress import StudyStep
+from effvit.studies.budget import Budget
+from effvit.studies.listeners import Listeners
 from effvit.studies.training import Entrant, Trained, train_all
-from effvit.train.config import TrainConfig
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,18 +58,6 @@ class Version:
         name = (f"row{key}" if key.isdigit() else key) + ("" if self.percent == 100 else f"-at-{self.percent}")
         config = self.config
         return Entrant(name=name, make=lambda: EfficientViT(config), description={"network": config.to_dict()})
-
-
-@dataclass(frozen=True, kw_only=True)
-class Budget:
-    """What every network is trained on."""
-
-    data: PictureData
-    """The pictures."""
-    config: TrainConfig
-    """How; the seeds are put in."""
-    seeds: tuple[int, ...] = (0,)
-    """A training of every network with each."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -113,22 +100,12 @@ class AblationStudy:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON: everything in the tables, unrounded, and what it was made with."""
-        budget = self.budget
         return {
             "analysis": "ablations",
             "command": self.command,
             "environment": dict(self.environment),
             "base": self.base.to_dict(),
-            "training": None
-            if budget is None
-            else {
-                "config": budget.config.to_dict(),
-                "seeds": list(budget.seeds),
-                "data": budget.data.root.resolve().name,
-                "num_classes": len(budget.data.class_names),
-                "num_train": len(budget.data.train),
-                "num_val": len(budget.data.val),
-            },
+            "training": None if self.budget is None else self.budget.to_dict(),
             "speed": asdict(self.speed_settings),
             "networks": [self._network(version) for version in self.versions],
             "not_rescaled": {key: reason for key, reason in self.matches.items() if isinstance(reason, str)},
@@ -156,20 +133,6 @@ class AblationStudy:
             "trainings": [result.to_dict() for result in self.trainings(version)],
             "paper": asdict(ablation.reported),
         }
-
-
-@dataclass(frozen=True, kw_only=True)
-class Listeners:
-    """Whom to tell how far a study is; each may be left out."""
-
-    on_note: Callable[[str], None] = lambda _: None
-    """Told in a line what was found or begins."""
-    on_round: Callable[[int, int], None] | None = None
-    """Told (done, total) while speeds are measured."""
-    on_step: Callable[[StudyStep], None] | None = None
-    """Told where the trainings are after every step."""
-    on_run: Callable[[Trained], None] | None = None
-    """Told of every training that ended."""
 
 
 def study_ablations(
@@ -275,13 +238,8 @@ def _version(ablation: Ablation, base: EfficientViTConfig, percent: int, *, resc
 def _check(base: EfficientViTConfig, ablations: Sequence[Ablation], budget: Budget | None) -> None:
     if not ablations or ablations[0].key != BASE.key:
         raise ConfigError(f"a study of ablations begins with row {BASE.key}, got {[row.key for row in ablations]}")
-    if budget is not None and base.num_classes != len(budget.data.class_names):
-        raise ConfigError(f"the pictures have {len(budget.data.class_names)} classes, the network {base.num_classes}")
-    if budget is not None and budget.config.preprocessing.image_size != base.image_size:
-        raise ConfigError(
-            f"the pictures are trained on at {budget.config.preprocessing.image_size}, the network is for"
-            f" {base.image_size}"
-        )
+    if budget is not None:
+        budget.check("the network", base.num_classes, base.image_size)
 
 
 def _found(ablation: Ablation, match: Match | str) -> str:

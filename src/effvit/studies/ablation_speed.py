@@ -15,10 +15,11 @@ from effvit.deploy.network import DeployedEfficientViT
 from effvit.deploy.rewrite import rewrite
 from effvit.deploy.speed.benchmark import Record, benchmark
 from effvit.deploy.speed.records import Row
-from effvit.files import make_output_folder, read_json, write_json
+from effvit.files import make_output_folder, write_json
 from effvit.model.config import EfficientViTConfig
 from effvit.model.network import EfficientViT
-from effvit.studies.ablation_widths import SpeedSettings, as_json, build
+from effvit.studies.ablation_widths import SpeedSettings, build
+from effvit.studies.kept import as_json, read_same
 from effvit.timing import Spread, spread
 
 FOLDED_BASE = "base, norms folded only"
@@ -77,8 +78,8 @@ def measure_speeds(
     """
     path = folder / "speed.json"
     asked = as_json({"networks": [config.to_dict() for config in configs], "speed": asdict(settings)})
-    kept = read_json(path) if path.is_file() else {}
-    if kept.get("settings") != asked:
+    kept = read_same(path, asked)
+    if kept is None:
         kept = as_json({"settings": asked, **_measure(configs, folder, settings, command, on_round, on_step)})
         write_json(path, kept)
     deployed = kept["deployed"]

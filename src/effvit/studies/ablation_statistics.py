@@ -9,9 +9,7 @@ from dataclasses import dataclass
 
 from effvit.analysis.ablations import BASE
 from effvit.studies.ablation import AblationStudy, Version
-
-_CERTAINTY = 1.96
-"""Standard errors within which 95 % of what chance does lies."""
+from effvit.studies.chance import CERTAINTY, sampling_variance
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,7 +37,7 @@ class Chance:
     @property
     def limit(self) -> float:
         """Points that chance goes beyond in one comparison of twenty."""
-        return _CERTAINTY * math.hypot(self.sampling, self.seeds or 0.0)
+        return CERTAINTY * math.hypot(self.sampling, self.seeds or 0.0)
 
 
 def difference(study: AblationStudy, version: Version) -> Difference | None:
@@ -61,7 +59,7 @@ def chance(study: AblationStudy) -> Chance | None:
     if not base or study.budget is None:
         return None
     share = statistics.fmean(base.values())
-    sampling = 100 * math.sqrt(2 * share * (1 - share) / len(study.budget.data.val))
+    sampling = 100 * math.sqrt(sampling_variance(share, len(study.budget.data.val)))
     spreads = {  # each network once
         version.entrant.name: list(found.by_seed.values())
         for version, found in compared(study)

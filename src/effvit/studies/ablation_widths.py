@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 
 from effvit.analysis.ablations import BASE, Ablation, percents
-from effvit.analysis.scaling import Match, SpeedMeter, match_speed
+from effvit.analysis.scaling import Clock, Match, SpeedMeter, clock_for, match_speed
 from effvit.deploy.folding import fold_norms
-from effvit.errors import ConfigError, RunError
-from effvit.files import make_output_folder, read_json, write_json
+from effvit.errors import ConfigError
+from effvit.files import make_output_folder, write_json
 from effvit.model.config import EfficientViTConfig
 from effvit.model.network import EfficientViT
+from effvit.studies.kept import as_json, read_kept
 
 _LABEL = "the row"
 _PAPERS_SPREAD = 0.06
@@ -56,9 +55,9 @@ class SpeedSettings:
         if faults:
             raise ConfigError("speed: " + "; ".join(faults))
 
-    def clock_of(self, device: str) -> str:
-        """Which time counts: on the CPU with one thread the processor's, which a neighbour does not disturb."""
-        return "processor" if torch.device(device).type == "cpu" and self.num_threads == 1 else "wall"
+    def clock_of(self, device: str) -> Clock:
+        """Which time counts where this device does the work, see `clock_for`."""
+        return clock_for(device, self.num_threads)
 
 
 def find_widths(
@@ -100,10 +99,8 @@ def find_widths(
             continue
         path = folder / f"{ablation.key}.json"
         asked = as_json({"row": ablation.config(base).to_dict(), "base": base.to_dict(), "speed": asdict(settings)})
-        if path.is_file():
-            kept = read_json(path)
-            if kept.get("settings") != asked:
-                raise RunError(f"{path} was found with other settings: give another folder, or remove that file")
+        kept = read_kept(path, asked)
+        if kept is not None:
             result: Match | str = Match.from_dict(kept["match"])
         else:
             result = _match(ablation, base, meter, settings)
@@ -140,8 +137,3 @@ def build(config: EfficientViTConfig) -> EfficientViT:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         return EfficientViT(config).eval()
-
-
-def as_json(value: Any) -> Any:
-    """As it would be read back."""
-    return json.loads(json.dumps(value))

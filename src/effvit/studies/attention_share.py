@@ -22,10 +22,11 @@ from effvit.analysis.ratios.families import FAMILIES, Subnetwork, find_family, s
 from effvit.environment import environment
 from effvit.errors import ConfigError
 from effvit.files import make_output_folder
-from effvit.studies.ablation import Budget, Listeners
 from effvit.studies.attention_share_curves import Curve, SpeedMember, SpeedSet, SpeedSettings
 from effvit.studies.attention_share_memory import Cost, Memory, cost_of, memory_of
 from effvit.studies.attention_share_speed import match_curves
+from effvit.studies.budget import Budget
+from effvit.studies.listeners import Listeners
 from effvit.studies.training import Entrant, Trained, train_all
 
 SHARES = (0.0, 0.2, 0.4, 0.6, 0.8, 1.0)
@@ -81,27 +82,17 @@ class ShareStudy:
 
     def curves(self) -> list[tuple[Curve, list[Point]]]:
         """The lines of the figure, each with its points."""
-        curves = list({id(point.member.curve): point.member.curve for point in self.points}.values())
-        return [(curve, [point for point in self.points if point.member.curve is curve]) for curve in curves]
+        curves = dict.fromkeys(point.member.curve for point in self.points)
+        return [(curve, [point for point in self.points if point.member.curve == curve]) for curve in curves]
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON: everything in the tables, unrounded, and what it was made with."""
-        budget = self.budget
         return {
             "analysis": "ratios",
             "command": self.command,
             "environment": dict(self.environment),
             "speed": asdict(self.speed_settings),
-            "training": None
-            if budget is None
-            else {
-                "config": budget.config.to_dict(),
-                "seeds": list(budget.seeds),
-                "data": budget.data.root.resolve().name,
-                "num_classes": len(budget.data.class_names),
-                "num_train": len(budget.data.train),
-                "num_val": len(budget.data.val),
-            },
+            "training": None if self.budget is None else self.budget.to_dict(),
             "families": {
                 name: {
                     "baseline": found.baseline.to_dict(),
@@ -191,7 +182,8 @@ def study_attention_share(
     """
     tell, how = listeners or Listeners(), speed_settings or SpeedSettings()
     if budget is not None:
-        _check(curves, budget)
+        for baseline in (curve.baseline for family in curves.values() for curve in family):
+            budget.check(baseline.family, baseline.num_classes, baseline.image_size)
     folder = make_output_folder(folder)
     speeds = {name: match_curves(c, folder / name, how, on_note=tell.on_note) for name, c in curves.items()}
     baselines: dict[str, tuple[Cost, Memory]] = {}
@@ -231,19 +223,6 @@ def study_attention_share(
         command=command,
         environment=environment(),
     )
-
-
-def _check(curves: Mapping[str, Sequence[Curve]], budget: Budget) -> None:
-    for baseline in (curve.baseline for family in curves.values() for curve in family):
-        if baseline.num_classes != len(budget.data.class_names):
-            raise ConfigError(
-                f"the pictures have {len(budget.data.class_names)} classes, {baseline.family} {baseline.num_classes}"
-            )
-        if budget.config.preprocessing.image_size != baseline.image_size:
-            raise ConfigError(
-                f"the pictures are trained on at {budget.config.preprocessing.image_size},"
-                f" {baseline.family} is for {baseline.image_size}"
-            )
 
 
 def _entrant(name: str, network: Subnetwork) -> Entrant:

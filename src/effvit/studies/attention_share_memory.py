@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -13,11 +12,11 @@ from effvit.analysis.cost import count_costs
 from effvit.analysis.profiling.profiler import profile
 from effvit.analysis.ratios.families import Subnetwork
 from effvit.environment import environment
-from effvit.files import read_json, write_json
+from effvit.files import write_json
 from effvit.model.sources import RANDOM, FoundModel
 from effvit.preprocessing import Preprocessing
 from effvit.studies.attention_share_curves import SpeedSettings, build, deployed
-from effvit.studies.attention_share_search import as_json
+from effvit.studies.kept import as_json, read_same
 
 _ROUNDS = 5
 """Samples of each network's wall time: equal speed was measured before, here only shares are wanted."""
@@ -76,8 +75,8 @@ def memory_of(
             "device": settings.device,
         }
     )
-    kept: Any = read_json(path) if path.is_file() else {}
-    if kept.get("settings") != asked:
+    kept = read_same(path, asked)
+    if kept is None:
         models = [
             FoundModel(
                 label=name,

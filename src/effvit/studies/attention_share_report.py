@@ -8,15 +8,15 @@ from collections.abc import Iterator
 
 from effvit.analysis.ratios.families import find_family
 from effvit.analysis.report import Chart, Report, Table
+from effvit.analysis.scaling import clock_for
 from effvit.environment import machine
 from effvit.studies.attention_share import Point, ShareStudy
 from effvit.studies.attention_share_charts import PAPER_BEST, draw_accuracy, draw_memory
 from effvit.studies.attention_share_curves import Curve
+from effvit.studies.chance import CERTAINTY, sampling_variance
 
-_CERTAINTY = 1.96
-"""Standard errors within which 95 % of what chance does lies."""
 _PAPER_MEMORY = {("swin_tiny", 1.25): (20, 44.26)}
-"""Family and speed -> percent of attention and the memory-bound percent the paper reports there (Sec. 2.1, V100)."""
+"""Family and speed -> percent of attention and the memory-bound percent the paper reports there (Sec. 2.1)."""
 
 
 def share_report(study: ShareStudy) -> Report:
@@ -49,19 +49,16 @@ def share_report(study: ShareStudy) -> Report:
 
 
 def _conditions(study: ShareStudy) -> str:
-    height, width = study.points[0].member.network.image_size
-    parts = [machine(dict(study.environment)), f"{height} x {width} pixels"]
-    if study.budget is not None:
-        config, data, seeds = study.budget.config, study.budget.data, study.budget.seeds
-        parts.append(
-            f"{config.epochs} epochs on {len(data.train)} pictures of {len(data.class_names)} classes from scratch,"
-            f" judged on {len(data.val)}, seeds {', '.join(map(str, seeds))}"
-        )
     how = study.speed_settings
+    height, width = study.points[0].member.network.image_size
+    machines = dict.fromkeys(machine(dict(found.environment)) for found in study.speeds.values())  # that measured
+    parts = [*machines, f"{height} x {width} pixels"]
+    if study.budget is not None:
+        parts.append(str(study.budget))
     threads = "1 thread" if how.num_threads == 1 else f"{how.num_threads} threads"
     parts.append(
-        f"speed on {how.device}, batch {how.batch_size}, {threads}, float32, eager,"
-        " attention step by step; ours in the deploy form"
+        f"speed on {how.device}, batch {how.batch_size}, {threads}, float32,"
+        f" {clock_for(how.device, how.num_threads)} time, eager, attention step by step; ours in the deploy form"
     )
     return "; ".join(parts)
 
@@ -100,14 +97,13 @@ def _accuracy(study: ShareStudy, curve: Curve, points: list[Point]) -> Iterator[
     limit = _limit(points, means[best], len(study.budget.data.val))
     behind = [share for share in order[1:] if 100 * (means[best] - means[share]) > limit]
     level = [share for share in order if share not in behind]
-    low, high = min(level), max(level)
     name = f"{find_family(curve.baseline.family).label} at {curve.speed:g}x"
     yield (
         f"{name}: best with {best:.0%} attention, {means[best]:.1%}, {ahead:.1f} points ahead of {order[1]:.0%}."
         f" Differences up to {limit:.1f} points can be chance"
         + (" (of the pictures alone: with one seed the spread between trainings is not known)" if _one(points) else "")
         + (
-            f", so {low:.0%} to {high:.0%} cannot be told apart."
+            f", so {_listed(level)} cannot be told apart."
             if len(level) > 1
             else "; the others are behind by more than that."
         )
@@ -121,17 +117,21 @@ def _accuracy(study: ShareStudy, curve: Curve, points: list[Point]) -> Iterator[
         )
 
 
+def _listed(shares: list[float]) -> str:
+    """`0%, 42% and 100%`: in order, and not as a range, for one between them may be behind."""
+    names = [f"{share:.0%}" for share in sorted(shares)]
+    return f"{', '.join(names[:-1])} and {names[-1]}"
+
+
 def _one(points: list[Point]) -> bool:
     return all(len(point.top1) < 2 for point in points)
 
 
 def _limit(points: list[Point], top1: float, num_pictures: int) -> float:
     """Points by which two networks can differ by chance: of the pictures, and between seeds where it is known."""
-    guarded = (top1 * num_pictures + 1) / (num_pictures + 2)  # a few pictures, all right, are no certainty
-    sampling = 2 * guarded * (1 - guarded) / num_pictures
     spreads = [statistics.variance(point.top1.values()) / len(point.top1) for point in points if len(point.top1) > 1]
     seeds = 2 * statistics.fmean(spreads) if spreads else 0.0
-    return 100 * _CERTAINTY * math.sqrt(sampling + seeds)
+    return 100 * CERTAINTY * math.sqrt(sampling_variance(top1, num_pictures) + seeds)
 
 
 def _memory(curve: Curve, points: list[Point]) -> Iterator[str]:
@@ -146,7 +146,9 @@ def _memory(curve: Curve, points: list[Point]) -> Iterator[str]:
     known = _PAPER_MEMORY.get((curve.baseline.family, curve.speed))
     if known is not None:
         nearest = min(points, key=lambda point: abs(100 * point.share - known[0]))
-        text += f"; {nearest.memory.share:.1%} with {nearest.share:.0%}, where the paper has {known[1]} % on a V100"
+        text += (
+            f"; {nearest.memory.share:.1%} with {nearest.share:.0%}, where the paper has {known[1]} % on its machine"
+        )
     yield text + "."
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -10,9 +9,10 @@ from typing import Any
 
 from effvit.analysis.ratios.families import INNER_PERCENTS, find_family
 from effvit.analysis.scaling import Match, SpeedMeter, match_speed, nearest_width
-from effvit.errors import ConfigError, RunError
-from effvit.files import read_json, write_json
+from effvit.errors import ConfigError
+from effvit.files import write_json
 from effvit.studies.attention_share_curves import Curve, SpeedSettings, build
+from effvit.studies.kept import as_json, read_kept
 
 _POWER = 1.5
 """How speed is taken to fall with width, for the first guess only."""
@@ -106,11 +106,9 @@ def _asked(entry: tuple[Curve, int], settings: SpeedSettings) -> Any:
 
 def read_found(path: Path, entry: tuple[Curve, int], settings: SpeedSettings) -> Found | None:
     """What is kept of a network; None if nothing is, RunError if it was found with other settings."""
-    if not path.is_file():
+    kept = read_kept(path, _asked(entry, settings))
+    if kept is None:
         return None
-    kept = read_json(path)
-    if kept.get("settings") != _asked(entry, settings):
-        raise RunError(f"{path} was found with other settings: give another folder, or remove that file")
     return Found(width=kept["width"], inner=kept["inner"], match=Match.from_dict(kept["match"]))
 
 
@@ -118,8 +116,3 @@ def write_found(path: Path, entry: tuple[Curve, int], settings: SpeedSettings, f
     """Keep it."""
     values = {"width": found.width, "inner": found.inner, "match": found.match.to_dict()}
     write_json(path, {"settings": _asked(entry, settings), **values})
-
-
-def as_json(value: Any) -> Any:
-    """As it would be read back."""
-    return json.loads(json.dumps(value))

@@ -18,9 +18,10 @@ from effvit.analysis.ratios.families import Subnetwork
 from effvit.analysis.scaling import CONTROL, SpeedMeter
 from effvit.environment import environment
 from effvit.errors import RunError
-from effvit.files import make_output_folder, read_json, write_json
+from effvit.files import make_output_folder, write_json
 from effvit.studies.attention_share_curves import Curve, SpeedMember, SpeedSet, SpeedSettings, build, meter_for
-from effvit.studies.attention_share_search import as_json, read_found, search_all, write_found
+from effvit.studies.attention_share_search import read_found, search_all, write_found
+from effvit.studies.kept import as_json, read_same
 from effvit.timing import Spread
 
 _ATTEMPTS = 8
@@ -101,8 +102,8 @@ def _measured(
 ) -> Any:
     """Measure all networks together, or read the measurement of just these."""
     asked = as_json({"networks": {name: n.to_dict() for name, n in networks.items()}, **asdict(settings)})
-    kept = read_json(path) if path.is_file() else {}
-    if kept.get("settings") != asked:
+    kept = read_same(path, asked)
+    if kept is None:
         on_note(f"measuring all {len(networks)} networks of {baseline.family} together")
         medians: dict[str, list[float]] = {}
         for _ in range(settings.together_builds):

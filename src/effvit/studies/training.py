@@ -7,7 +7,6 @@ leaves: what is finished there is not trained again, what was interrupted goes o
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
@@ -24,6 +23,7 @@ from effvit.errors import ConfigError, RunError, first_line
 from effvit.files import make_output_folder, read_json, remove, write_json
 from effvit.model.network import EfficientViT
 from effvit.model.tensors import WEIGHTS_FILE, write_tensors
+from effvit.studies.kept import as_json
 from effvit.studies.progress import StudyClock, StudyStep
 from effvit.train.checkpoint import FREE_ON_RESUME
 from effvit.train.config import TrainConfig
@@ -227,11 +227,11 @@ def _open(entrant: Entrant, data: PictureData, config: TrainConfig, path: Path, 
 def _check_same(run: RunFolder, entrant: Entrant, data: PictureData, config: TrainConfig) -> None:
     """Refuse a run that would not be the same if it were made now."""
     record = run.read_record()
-    before, now = record.get("config", {}), _as_json(config.to_dict())
+    before, now = record.get("config", {}), as_json(config.to_dict())
     other = [name for name in now if name not in FREE_ON_RESUME and before.get(name) != now[name]]
-    if "entrant" in record and record["entrant"] != _as_json(dict(entrant.description)):
+    if "entrant" in record and record["entrant"] != as_json(dict(entrant.description)):
         other.append("the network")
-    if record.get("class_names") != list(data.class_names) or read_json(run.path / "split.json") != _as_json(
+    if record.get("class_names") != list(data.class_names) or read_json(run.path / "split.json") != as_json(
         split_to_dict(data)
     ):
         other.append("the pictures")
@@ -239,11 +239,6 @@ def _check_same(run: RunFolder, entrant: Entrant, data: PictureData, config: Tra
         raise RunError(
             f"{run.path} was made with other settings ({', '.join(other)}): give another folder, or remove that one"
         )
-
-
-def _as_json(value: Any) -> Any:
-    """As it would be read back."""
-    return json.loads(json.dumps(value))
 
 
 def _trained(entrant: Entrant, seed: int, run: RunFolder, *, failure: str | None = None) -> Trained:
