@@ -84,6 +84,7 @@ def test_faults(change: dict[str, object], fault: str) -> None:
         ({"mixer": "linear"}, "mixer must be one of cascaded, grouped, mhsa, got 'linear'"),
         ({"ffn_dims_after": [0]}, "ffn_dims_after must be positive, got 0"),
         ({"num_heads": -1}, "num_heads must be positive, got -1"),
+        ({"num_heads": False}, "num_heads must be a whole number, got False"),
         (
             {"num_heads": 0},
             r"block 0: a block without heads has value_dim 0 and no query_kernels, got 16 and \(5, 5, 5",

@@ -102,7 +102,12 @@ def family_numbers(base: EfficientViTConfig) -> dict[str, Any]:
 
 
 def scaled_widths(widths: Sequence[int], num_heads: Sequence[int], percent: int) -> tuple[int, ...]:
-    """Widths scaled and rounded: heads stay whole, the stem's eighths too, and each is a multiple of four."""
+    """Widths scaled and rounded: heads stay whole, the stem's eighths too, and each is a multiple of four.
+
+    At 100 % they are what they were, whatever they are multiples of.
+    """
+    if percent == 100:
+        return tuple(widths)
     steps = [math.lcm(heads, 8 if index == 0 else 4) for index, heads in enumerate(num_heads)]
     scaled = (width * percent / 100 for width in widths)
     return tuple(max(step, round(width / step) * step) for width, step in zip(scaled, steps, strict=True))

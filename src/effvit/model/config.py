@@ -55,7 +55,7 @@ class BlockConfig:
         )
 
     def _attention_faults(self, width: int) -> Iterator[str]:
-        if self.num_heads == 0:
+        if _is_whole(self.num_heads) and self.num_heads == 0:
             if not _is_whole(self.value_dim) or self.value_dim != 0 or self.query_kernels:
                 yield (
                     "a block without heads has value_dim 0 and no query_kernels,"

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar
 
 from timm.layers.mlp import Mlp
 from timm.models.swin_transformer import SwinTransformer, SwinTransformerBlock
@@ -32,6 +32,7 @@ _LARGEST_WINDOW = 16
 
 Size = tuple[int, int]
 """Height and width."""
+A = TypeVar("A", bound=nn.Module)
 
 
 class ResidualLayer(nn.Module):
@@ -53,6 +54,7 @@ class SwinAttentionLayer(SwinTransformerBlock):
     def __init__(self, width: int, **arguments: Any) -> None:
         super().__init__(width, mlp_ratio=1 / width, **arguments)  # of one hidden channel, dropped at once
         del self.norm2, self.mlp, self.drop_path2
+        _step_by_step(self.attn)
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, H, W, C) -> (B, H, W, C)."""
@@ -144,9 +146,7 @@ def deit(
     def layer(is_attention: bool) -> ResidualLayer:
         if is_attention:
             attention = Attention(width, num_heads, attn_head_dim=next(head_dims), qkv_bias=True)
-            # Step by step, as the paper measured it and as timm's Swin does it.
-            attention.fused_attn = False  # type: ignore[misc]
-            return ResidualLayer(norm(), attention)
+            return ResidualLayer(norm(), _step_by_step(attention))
         return ResidualLayer(norm(), Mlp(width, next(hidden)))
 
     network.blocks = nn.Sequential(*map(layer, row))
@@ -213,6 +213,12 @@ def swin(
         stage.blocks = nn.Sequential(*layers)
     network.init_weights(needs_reset=False)
     return network
+
+
+def _step_by_step(attention: A) -> A:
+    """No fused kernel, whatever timm's default: its softmax and its copies would hide among the products."""
+    attention.fused_attn = False  # type: ignore[assignment]
+    return attention
 
 
 def _inner_dims(
