@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import plain_loop
-import torch
 from learning_report import OTHER, OURS, RIVAL, STUDENT, last_top1
 from safetensors.torch import save_file
 
@@ -20,9 +19,9 @@ from effvit.data.datasets import find_data
 from effvit.environment import environment
 from effvit.errors import EffvitError
 from effvit.files import atomic_path, read_json, write_json
+from effvit.studies.training import Entrant, find_finished, train_entrant
 from effvit.train.config import TrainConfig
 from effvit.train.distillation_config import Distillation
-from effvit.train.loop import fit
 from effvit.train.records import EpochRecord
 from effvit.train.runs import RunFolder
 
@@ -97,20 +96,26 @@ class Runs:
 
     def _train_ours(self, network: str, config: TrainConfig, on_epoch: OnEpoch) -> list[dict[str, Any]]:
         data = find_data(self.photos)
-        torch.manual_seed(config.seed)  # the initial weights
-        model = create_model(
-            config.model,
-            num_classes=len(data.class_names),
-            image_size=config.preprocessing.image_size,
-            window=config.window or None,
-            drop_path=config.drop_path,
-            distilled=bool(config.distillation.teacher),
+        entrant = Entrant(
+            name=config.model,
+            make=lambda: create_model(
+                config.model,
+                num_classes=len(data.class_names),
+                image_size=config.preprocessing.image_size,
+                window=config.window or None,
+                drop_path=config.drop_path,
+                distilled=bool(config.distillation.teacher),
+            ),
         )
-        folder = self._file(network, config.seed, "run")
-        resume = (folder / "run.json").is_file()
-        run = RunFolder.open(folder) if resume else RunFolder.create(folder, config, data)
-        history = fit(model, data, config, run, resume=resume, on_epoch=lambda record: on_epoch(_scores(record)))
-        return [_scores(record) for record in history]
+        path, seed = self._file(network, config.seed, "run"), config.seed
+        result = find_finished(entrant, data, config, path, seed=seed)
+        if result is None:
+            result = train_entrant(
+                entrant, data, config, path, seed=seed, on_epoch=lambda record: on_epoch(_scores(record))
+            )
+        if result.failure is not None:
+            raise EffvitError(f"{network}, seed {seed}: {result.failure}")
+        return [_scores(record) for record in result.epochs]
 
     def _train_timms(self, network: str, config: TrainConfig, on_epoch: OnEpoch) -> list[dict[str, Any]]:
         model, epochs = plain_loop.train(

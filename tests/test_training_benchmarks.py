@@ -141,7 +141,7 @@ def test_learning_keeps_what_is_finished(
     assert record["data"] == {"name": "grocery_store", "num_classes": 2, "num_train": 8, "num_val": 8}
     assert curve.stat().st_size > 1000
 
-    monkeypatch.setattr("learning_runs.fit", None)  # would fail if it was called
+    monkeypatch.setattr("learning_runs.train_entrant", None)  # would fail if it was called
     assert learning.main() == 0
     printed = capsys.readouterr()
     assert "2 of 2 runs are there already" in printed.err and "ours minus ours, M0 with a teacher" in printed.out
