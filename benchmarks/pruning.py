@@ -30,7 +30,8 @@ from effvit.analysis.pruning.costs import config_cost
 from effvit.analysis.pruning.knobs import KIND_NAMES
 from effvit.analysis.pruning.limits import parse_limit
 from effvit.analysis.report import write_report
-from effvit.cli.pruning_jobs import Scoring, Timed, prune_model
+from effvit.cli.pruning_jobs import Timed, prune_model
+from effvit.cli.pruning_pictures import Scoring
 from effvit.data.datasets import find_data
 from effvit.deploy.rewrite import rewrite
 from effvit.deploy.speed.report import spread_text

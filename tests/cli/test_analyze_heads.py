@@ -10,7 +10,7 @@ import pytest
 from helpers import randomise, write_photos
 
 import effvit
-from effvit.cli.analyze_heads import find_pictures
+from effvit.cli.analyze_heads import find_pictures, weights_for
 from effvit.cli.main import run
 from effvit.errors import DataError
 from effvit.model.checkpoints import WeightsInfo, save
@@ -22,6 +22,9 @@ import effvit, timm, torch
 def vit():
     torch.manual_seed(1)
     return timm.create_model("vit_tiny_patch16_224", img_size=48, depth=2, embed_dim=24, num_heads=3, num_classes=3)
+
+def small():
+    return effvit.create_model("efficientvit_tiny", image_size=64)
 
 def one_channel():
     return effvit.create_model("efficientvit_tiny", in_channels=1)
@@ -105,14 +108,21 @@ def test_random_weights_are_asked_for_and_said(photos: Path, capsys: pytest.Capt
     assert "RANDOM" in capsys.readouterr().out
 
 
-def test_a_folder_keeps_its_weights_beside_names(
+def test_folders_and_functions_keep_their_weights_beside_names(
     photos: Path, weights: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     shown = ["--data", str(photos), "--weights", "random", "--num-pictures", "1", "--image-size", "64"]
-    models = result([str(weights), "efficientvit_tiny", "efficientvit_tiny", *shown], capsys)["models"]
-    assert [model["weights"] for model in models] == ["trained", "random", "random"]
-    assert [model["model"] for model in models] == ["trained", "efficientvit_tiny", "efficientvit_tiny (2)"]
+    named = [str(weights), "nets_for_heads:small", "efficientvit_tiny", "efficientvit_tiny"]
+    models = result([*named, *shown], capsys)["models"]
+    assert [model["weights"] for model in models] == ["trained", "given", "random", "random"]
+    assert [model["model"] for model in models][::3] == ["trained", "efficientvit_tiny (2)"]
     assert "weights random cannot be given for" in one_line([str(weights), *shown], capsys)
+
+
+def test_names_of_other_libraries_get_the_weights(weights: Path) -> None:
+    names = ["timm:deit_tiny_patch16_224", "torchvision:vit_b_16", "vit_tiny_patch16_224"]
+    models = [*names, str(weights), "nets_for_heads:vit"]
+    assert [weights_for(source, "pretrained", models) for source in models] == [*["pretrained"] * 3, None, None]
 
 
 def test_an_unreadable_picture_is_counted(photos: Path, weights: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -12,7 +12,7 @@ from helpers import randomise
 
 import effvit
 from effvit.cli.main import run
-from effvit.cli.pruning_jobs import pictures_for
+from effvit.cli.pruning_pictures import pictures_for
 from effvit.data.datasets import find_data
 from effvit.model.checkpoints import WeightsInfo
 from effvit.model.sources import find_model
@@ -153,3 +153,15 @@ def test_what_cannot_be_is_said_in_one_line(
     assert "weights has 3 classes and the pictures 2 that do not fit them, such as 'ananas'" in text
     text = one_line([*start, "torchvision:squeezenet1_1", str(photos), *end, "--weights", "random"], capsys)
     assert "SqueezeNet has nothing to prune among qk" in text
+
+
+def test_a_network_that_is_no_classifier_is_said(
+    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "nets_to_prune.py").write_text(
+        "import timm, torch\ndef maps():\n    return torch.nn.Sequential(timm.layers.Mlp(8, 16))\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    arguments = ["analyze", "prune", "nets_to_prune:maps", str(photos), "--limit", "macs=80%", "--image-size", "8"]
+    text = one_line([*arguments, *FAST], capsys)
+    assert "nets_to_prune:maps must give a score for each class, (pictures, classes), to be scored, got shape" in text

@@ -93,7 +93,7 @@ def heads(
             stack.enter_context(output_folder(output))
         for source in models:
             torch.manual_seed(0)  # random weights are the same each time
-            found = find_model(source, image_size=size, weights=_weights_for(source, weights, models))
+            found = find_model(source, image_size=size, weights=weights_for(source, weights, models))
             if found.is_random and weights != "random":
                 raise ConfigError(
                     f"{source} is a name without weights: add --weights pretrained or a file, or --weights random to"
@@ -146,7 +146,15 @@ def find_pictures(source: str, count: int) -> tuple[Sample, ...]:
     return tuple(found[index * len(found) // number] for index in range(number))
 
 
-def _weights_for(source: str, weights: str | None, models: Sequence[str]) -> str | None:
-    """Beside names, folders keep their own weights; alone, `find_model` says that weights do not go with them."""
-    own = Path(source).is_dir() and any(not Path(other).is_dir() for other in models)
-    return None if own else weights
+def weights_for(source: str, weights: str | None, models: Sequence[str]) -> str | None:
+    """Beside names, what has weights keeps them; alone, `find_model` says that none can be given for it."""
+    return None if _has_weights(source) and not all(map(_has_weights, models)) else weights
+
+
+def _has_weights(source: str) -> bool:
+    """Whether a source is a folder or somebody's function, which bring their weights, and not a name."""
+    from effvit.model.functions import names_function
+    from effvit.model.variants import TIMM_PREFIX, TORCHVISION_PREFIX
+
+    is_name = source.startswith((TIMM_PREFIX, TORCHVISION_PREFIX)) or not names_function(source)
+    return Path(source).is_dir() or not is_name

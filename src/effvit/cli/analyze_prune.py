@@ -73,7 +73,8 @@ def prune(
     from effvit.analysis.pruning.knobs import KIND_NAMES, check_kinds
     from effvit.analysis.pruning.limits import parse_limit
     from effvit.cli.analysis_output import show
-    from effvit.cli.pruning_jobs import Scoring, Timed, prune_model
+    from effvit.cli.pruning_jobs import Timed, prune_model
+    from effvit.cli.pruning_pictures import Scoring
     from effvit.cli.render import say
     from effvit.device import find_device
     from effvit.files import output_folder

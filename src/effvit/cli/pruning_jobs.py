@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import timm
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import nn
 
 from effvit.analysis.pruning.importance import taylor_scores
 from effvit.analysis.pruning.knobs import Kind
@@ -19,35 +18,17 @@ from effvit.analysis.pruning.plan import Latency, Order, Plan, make_plan
 from effvit.analysis.pruning.prunable import find_prunable
 from effvit.analysis.pruning.report import Trial, pruning_report
 from effvit.analysis.report import Report
-from effvit.cli.published import imagenet_description
+from effvit.cli.pruning_pictures import Scoring, batches, names_of, pictures_for, renumbered, shuffled, takes_classes
 from effvit.cli.render import progress, say, steps
-from effvit.data.datasets import find_data
-from effvit.data.loaders import PictureLoader, UnreadableCount
-from effvit.data.order import Order as PictureOrder
-from effvit.data.samples import PictureData, Sample
-from effvit.data.transforms import eval_transform, normalize
+from effvit.data.samples import Sample
 from effvit.deploy.rewrite import rewrite
 from effvit.environment import environment
-from effvit.errors import ConfigError, DataError
+from effvit.errors import ConfigError
 from effvit.model.checkpoints import WeightsInfo, save
 from effvit.model.network import EfficientViT
 from effvit.model.pruned import read_pruned, save_pruned
-from effvit.model.published import NUM_IMAGENET_CLASSES
 from effvit.model.sources import RANDOM, FoundModel, find_model
-from effvit.model.variants import VARIANTS
 from effvit.timing import measure, num_threads, paired_ratio, synchronizer
-from effvit.train.runs import RunFolder
-
-
-@dataclass(frozen=True, kw_only=True)
-class Scoring:
-    """How scores are found."""
-
-    num_batches: int
-    batch_size: int
-    seed: int
-    num_workers: int
-    device: str
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,7 +63,7 @@ def prune_model(
     """
     pictures = pictures_for(data, source, scoring.seed)
     torch.manual_seed(scoring.seed)  # random weights are the same each time
-    num_classes = len(pictures.class_names) if _takes_classes(source, weights) else None
+    num_classes = len(pictures.class_names) if takes_classes(source, weights) else None
     found = find_model(source, image_size=image_size, weights=weights, num_classes=num_classes)
     if found.is_random and weights != RANDOM:
         raise ConfigError(
@@ -91,15 +72,15 @@ def prune_model(
     # The costs and what cannot be pruned at all are said before any picture is read.
     prunable = find_prunable(found.network, found.input_size, kinds=kinds, multiple=multiple, min_share=min_share)
     network = found.network.to(scoring.device).eval()
-    names = _names_of(found, pictures, scoring.device)
-    train = _shuffled(_renumbered(pictures.train, pictures.class_names, names), scoring)
+    names = names_of(found, pictures, scoring.device)
+    train = shuffled(renumbered(pictures.train, pictures.class_names, names), scoring)
     with progress(f"score {found.label}") as on_batch:
         total = min(scoring.num_batches, -(-len(train) // scoring.batch_size))
         scores = taylor_scores(
             network,
             prunable.groups,
             F.cross_entropy,
-            _batches(train, found, scoring),
+            batches(train, found, scoring),
             on_batch=lambda done: on_batch(done, total),
         )
     ranking = prunable.rank(scores)
@@ -115,7 +96,7 @@ def prune_model(
             on_step=lambda done: on_step(f"{done} {what}"),
         )
     small = ranking.pruned(network, plan.sizes)
-    val = _shuffled(_renumbered(pictures.val, pictures.class_names, names), scoring)
+    val = shuffled(renumbered(pictures.val, pictures.class_names, names), scoring)
     trial = Trial(full=_loss_and_top1(network, val, found, scoring), pruned=_loss_and_top1(small, val, found, scoring))
     if output is not None:
         _save(output, small, found, source, names, num_classes, plan)
@@ -149,88 +130,13 @@ def prune_model(
     )
 
 
-def pictures_for(data: str, source: str, seed: int) -> PictureData:
-    """Pictures, those that a run held out held out here: what it was trained on would tell nothing."""
-    for folder in (Path(source), Path(source).parent):  # the run, or one of its folders of weights
-        if (folder / "run.json").is_file():
-            config = RunFolder.open(folder).read_config()
-            return find_data(data, val_fraction=config.val_fraction, seed=config.seed)
-    return find_data(data, seed=seed)
-
-
-def _takes_classes(source: str, weights: str | None) -> bool:
-    """Whether a network by this name is made anew, for as many classes as the pictures have."""
-    if Path(source).is_dir():
-        return False
-    if weights is None or weights == RANDOM:
-        is_timm = timm.is_model(source.removeprefix("timm:").removeprefix("timm/").partition(".")[0])
-        return source in VARIANTS or source.startswith("torchvision:") or is_timm
-    return weights != "pretrained" and source not in VARIANTS and not source.startswith("torchvision:")
-
-
-def _names_of(found: FoundModel, pictures: PictureData, device: str) -> tuple[str, ...]:
-    """What the network's outputs are called, in the words of the pictures.
-
-    Raises:
-        DataError: If it has other classes than the pictures.
-    """
-    with torch.no_grad():
-        outputs = found.network(torch.zeros(1, *found.input_size, device=device))
-    number = outputs.shape[-1]
-    namings = [] if found.class_names is None else [found.class_names]
-    if found.class_names is None and len(pictures.class_names) == number:
-        namings.append(pictures.class_names)
-    if number == NUM_IMAGENET_CLASSES:
-        described = imagenet_description(found.preprocessing)
-        namings += [described.class_names, *(names for _, names in described.namings)]
-    for names in namings:
-        if set(pictures.class_names) <= set(names) and len(names) == number:
-            return tuple(names)
-    example = next((name for name in pictures.class_names if not namings or name not in namings[0]), "")
-    raise DataError(
-        f"{found.label} has {number} classes and the pictures {len(pictures.class_names)} that do not fit them"
-        + (f", such as {example!r}" if example else "")
-    )
-
-
-def _renumbered(samples: Sequence[Sample], names: Sequence[str], outputs: Sequence[str]) -> list[Sample]:
-    """Samples whose targets point into the network's outputs."""
-    position = [outputs.index(name) for name in names]
-    return [sample._replace(target=position[sample.target]) for sample in samples]
-
-
-def _shuffled(samples: list[Sample], scoring: Scoring) -> list[Sample]:
-    """As many pictures as the batches take, drawn over all classes."""
-    generator = torch.Generator().manual_seed(scoring.seed)
-    chosen = torch.randperm(len(samples), generator=generator)[: scoring.num_batches * scoring.batch_size]
-    return [samples[position] for position in chosen.tolist()]
-
-
-def _batches(samples: Sequence[Sample], found: FoundModel, scoring: Scoring) -> Iterator[tuple[Tensor, Tensor]]:
-    loader = PictureLoader(
-        samples,
-        eval_transform(found.preprocessing),
-        batch_size=scoring.batch_size,
-        order=PictureOrder.IN_ORDER,
-        num_workers=scoring.num_workers,
-    )
-    unreadable = UnreadableCount(len(samples))
-    for batch in loader.batches():
-        unreadable.add(batch.unreadable)
-        if len(batch.targets):
-            images = normalize(batch.images.to(scoring.device), found.preprocessing)
-            yield images, batch.targets.to(scoring.device)
-    for reason in unreadable.reasons:
-        say(f"unreadable: {reason}")
-
-
 def _loss_and_top1(
     network: nn.Module, samples: Sequence[Sample], found: FoundModel, scoring: Scoring
 ) -> tuple[float, float, int]:
     loss, right, count = 0.0, 0, 0
     with progress("evaluate") as on_batch, torch.inference_mode():
         total = -(-len(samples) // scoring.batch_size)
-        for done, (images, targets) in enumerate(_batches(samples, found, scoring), start=1):
+        for done, (images, targets) in enumerate(batches(samples, found, scoring), start=1):
             logits = network(images)
             loss += float(F.cross_entropy(logits, targets, reduction="sum"))
             right += int((logits.argmax(1) == targets).sum())
