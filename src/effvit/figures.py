@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.axis import XAxis, YAxis
     from matplotlib.figure import Figure
 
 OURS = "#c23b22"
@@ -47,10 +48,15 @@ def as_svg(figure: Figure) -> str:
     return text[text.index("<svg") :]
 
 
-def plain_log_ticks(panel: Axes) -> None:
-    """Label a logarithmic x axis with 1, 1.5, 2, 3, 5, 7, 10 ... as plain numbers instead of powers."""
+def plain_log_ticks(axis: XAxis | YAxis, *, is_wide: bool = False) -> None:
+    """Label a logarithmic axis with 1, 1.5, 2, 3, 5, 7, 10 ... as plain numbers instead of powers.
+
+    Args:
+        axis: Of a panel.
+        is_wide: Whether it covers so much that 1, 2, 5, 10 ... are enough.
+    """
     from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
-    panel.xaxis.set_major_locator(LogLocator(subs=(1.0, 1.5, 2.0, 3.0, 5.0, 7.0)))
-    panel.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,g}"))
-    panel.xaxis.set_minor_formatter(NullFormatter())
+    axis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0) if is_wide else (1.0, 1.5, 2.0, 3.0, 5.0, 7.0)))
+    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,g}"))
+    axis.set_minor_formatter(NullFormatter())

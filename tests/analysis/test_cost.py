@@ -73,7 +73,7 @@ def test_modules_hold_what_lies_below_them(costs: Costs) -> None:
 
 def test_bytes_of_layers_seen_from_outside() -> None:
     """What goes in, what comes out and the tensors a layer holds, measured on real tensors by hooks."""
-    network = effvit.create_model("efficientvit_m0").eval()
+    network = effvit.create_model("efficientvit_tiny").eval()
     moved: dict[str, int] = {}
 
     def measure(name: str, module: nn.Module, inputs: tuple[torch.Tensor], output: torch.Tensor) -> None:
@@ -84,10 +84,10 @@ def test_bytes_of_layers_seen_from_outside() -> None:
         if isinstance(module, (nn.Conv2d, nn.BatchNorm2d, nn.BatchNorm1d, nn.Linear, nn.ReLU)):
             module.register_forward_hook(partial(measure, name))
     with torch.no_grad():
-        network(torch.zeros(1, 3, 224, 224))
-    rows = {row.name: row.bytes_moved for row in count_costs(network, (3, 224, 224)).by_module()}
+        network(torch.zeros(1, 3, 64, 64))
+    rows = {row.name: row.bytes_moved for row in count_costs(network, (3, 64, 64)).by_module()}
     once = [name for name in moved if not name.endswith("act")]  # those run several times under one name
-    assert len(once) > 200
+    assert len(once) > 50
     assert {name: rows[name] for name in once} == {name: moved[name] for name in once}
 
 

@@ -243,7 +243,7 @@ NETWORKS: dict[str, tuple[Callable[[], nn.Module], int]] = {
             ("swin_tiny_patch4_window7_224", 56, {"img_size": 56, "depths": (1, 1, 2)}),
             ("beit_base_patch16_224", 32, {"img_size": 32, "depth": 1, "embed_dim": 96, "num_heads": 3}),
             ("eva02_tiny_patch14_224", 28, {"img_size": 28, "depth": 2}),
-            ("mobilenetv3_large_100", 64, {}),
+            ("mobilenetv3_small_050", 64, {}),
             ("convnext_atto", 64, {}),
             ("levit_128s", 224, {}),
             ("mobilevit_xxs", 64, {}),

@@ -8,7 +8,6 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-import effvit
 from effvit.analysis.cost import count_costs
 from effvit.errors import ConfigError
 
@@ -69,11 +68,8 @@ def test_the_network_is_left_as_it_was() -> None:
 
 def test_a_network_on_meta_is_enough() -> None:
     with torch.device("meta"):
-        shapes = effvit.create_model("efficientvit_tiny")
-    assert (
-        count_costs(shapes, (3, 64, 64)).calls
-        == count_costs(effvit.create_model("efficientvit_tiny"), (3, 64, 64)).calls
-    )
+        shapes = Net()
+    assert count_costs(shapes, (3, 8, 8)).calls == count_costs(Net(), (3, 8, 8)).calls
 
 
 class Reading(nn.Module):

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import base64
 import io
-from typing import Any
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
 
 from effvit.analysis.report import Chart, Report
 from effvit.figures import as_svg
 from effvit.page_style import STYLE
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 _TEMPLATE = (
     """<!DOCTYPE html>
@@ -89,21 +93,28 @@ _TEMPLATE = (
 )
 
 
-def page(report: Report) -> str:
-    """The page as HTML; its numbers are those of the record."""
+def page(report: Report, figures: Sequence[Figure] | None = None) -> str:
+    """The page as HTML; its numbers are those of the record.
+
+    Args:
+        report: What to show.
+        figures: Its charts as they were drawn for files; None to draw them.
+    """
     import jinja2
 
     environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True)
     environment_values: dict[str, Any] = report.record.get("environment", {})
     return environment.from_string(_TEMPLATE).render(
         report=report,
-        charts=[(chart, _picture(chart)) for chart in report.charts],
+        charts=[
+            (chart, _picture(chart, figure))
+            for chart, figure in zip(report.charts, figures or [chart.draw() for chart in report.charts], strict=True)
+        ],
         environment=environment_values,
     )
 
 
-def _picture(chart: Chart) -> str:
-    figure = chart.draw()
+def _picture(chart: Chart, figure: Figure) -> str:
     if not chart.is_picture:
         return as_svg(figure)
     buffer = io.BytesIO()

@@ -81,9 +81,10 @@ def write_report(report: Report, folder: Path) -> list[str]:
 
     write_json(folder / "record.json", report.record)
     write_text(folder / "report.md", as_text(report, level=1))
-    for chart in report.charts:
-        save_figure(chart.draw(), folder / f"{chart.name}.png", dpi=_DOTS_PER_INCH)
-    write_text(folder / "page.html", page(report))
+    figures = [chart.draw() for chart in report.charts]
+    for chart, figure in zip(report.charts, figures, strict=True):
+        save_figure(figure, folder / f"{chart.name}.png", dpi=_DOTS_PER_INCH)
+    write_text(folder / "page.html", page(report, figures))
     return ["record.json", "report.md", *(f"{chart.name}.png" for chart in report.charts), "page.html"]
 
 

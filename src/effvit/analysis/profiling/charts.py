@@ -111,6 +111,8 @@ def roofline_chart(profile: Profile) -> Figure:
         )
     left.set_xscale("log")
     left.set_yscale("log")
+    for axis in (left.xaxis, left.yaxis):
+        plain_log_ticks(axis, is_wide=True)
     left.set_xlabel("MACs per byte moved")
     left.set_ylabel("GMAC per second")
     for cause in dict.fromkeys(cause for _, cause, _ in points):
@@ -130,7 +132,7 @@ def roofline_chart(profile: Profile) -> Figure:
         right.scatter([], [], s=30, color=_colour(profile, model), label=profile.name_of(model))
     right.axvline(peaks.bytes_per_second / 1e9, color="black", linewidth=1.4)
     right.set_xscale("log")
-    plain_log_ticks(right)
+    plain_log_ticks(right.xaxis)
     right.set_yticks(range(len(MEMORY_CLASSES)), MEMORY_CLASSES, fontsize=8)
     right.set_ylim(len(MEMORY_CLASSES) - 0.5, -0.5)
     right.set_xlabel("GB per second read and written; the line: copying large memory")

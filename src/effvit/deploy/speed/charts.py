@@ -45,7 +45,7 @@ def accuracy_against_speed(rows: Sequence[Row]) -> Figure:
                 zorder=2,
             )
         panel.set_xscale("log")
-        plain_log_ticks(panel)
+        plain_log_ticks(panel.xaxis)
         panel.set_title(f"batch {size}", fontsize=10)
         panel.set_xlabel("images per second")
         panel.set_ylabel("ImageNet-1k top-1, %, as published")
@@ -114,7 +114,7 @@ def dots(rows: Sequence[Row], series: Callable[[Row], str], *, label: str) -> Fi
         panel.plot([], [], marker="o", markersize=5.5, color=SERIES[index % len(SERIES)], linestyle="none", label=name)
     panel.legend(title=label, fontsize=8, title_fontsize=8, frameon=False, loc="upper left", bbox_to_anchor=(1.0, 1.0))
     panel.set_xscale("log")
-    plain_log_ticks(panel)
+    plain_log_ticks(panel.xaxis)
     _model_axis(panel, models)
     panel.set_xlabel("milliseconds per picture")
     return figure
