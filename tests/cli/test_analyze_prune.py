@@ -15,6 +15,7 @@ from effvit.cli.main import run
 from effvit.cli.pruning_pictures import pictures_for
 from effvit.data.datasets import find_data
 from effvit.model.checkpoints import WeightsInfo
+from effvit.model.pruned import read_pruned
 from effvit.model.sources import find_model
 from effvit.preprocessing import Preprocessing
 from effvit.train.config import TrainConfig
@@ -155,13 +156,46 @@ def test_what_cannot_be_is_said_in_one_line(
     assert "SqueezeNet has nothing to prune among qk" in text
 
 
-def test_a_network_that_is_no_classifier_is_said(
-    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    (tmp_path / "nets_to_prune.py").write_text(
-        "import timm, torch\ndef maps():\n    return torch.nn.Sequential(timm.layers.Mlp(8, 16))\n"
-    )
+FACTORIES = """
+import timm, torch
+
+def maps():
+    return torch.nn.Sequential(timm.layers.Mlp(8, 16))
+
+def vit():
+    torch.manual_seed(0)
+    return timm.create_model("vit_tiny_patch16_224", img_size=48, depth=2, embed_dim=24, num_heads=3, num_classes=3)
+"""
+
+
+@pytest.fixture
+def factories(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "nets_to_prune.py").write_text(FACTORIES)
     monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(__import__("sys").modules, "nets_to_prune", raising=False)
+
+
+@pytest.mark.usefixtures("factories")
+def test_a_pruned_network_of_timms_parts_is_a_model_for_every_analysis(
+    photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Counted, looked at, pruned again: and what it is cut from stays one's own function."""
+    once, twice = tmp_path / "once", tmp_path / "twice"
+    end = [*FAST, "--image-size", "48", "--output"]
+    result(["analyze", "prune", "nets_to_prune:vit", str(photos), "--limit", "params=90%", *end, str(once)], capsys)
+    result(["analyze", "prune", str(once), str(photos), "--limit", "params=90%", *FAST, "--output", str(twice)], capsys)
+    saved = read_pruned(twice)
+    assert saved is not None and saved.source == "nets_to_prune:vit" and saved.image_size == (48, 48)
+    sizes = [sum(p.numel() for p in find_model(place).network.parameters()) for place in ("nets_to_prune:vit", twice)]
+    assert sizes[1] <= 0.81 * sizes[0]
+    seen = result(["analyze", "heads", str(twice), "--data", str(photos), "--num-pictures", "2"], capsys)
+    assert [block["num_heads"] for block in seen["models"][0]["blocks"]] == [3, 3]
+    counted = result(["profile", str(twice), "--cost-only"], capsys)
+    assert str(sizes[1]) in json.dumps(counted)
+
+
+@pytest.mark.usefixtures("factories")
+def test_a_network_that_is_no_classifier_is_said(photos: Path, capsys: pytest.CaptureFixture[str]) -> None:
     arguments = ["analyze", "prune", "nets_to_prune:maps", str(photos), "--limit", "macs=80%", "--image-size", "8"]
     text = one_line([*arguments, *FAST], capsys)
     assert "nets_to_prune:maps must give a score for each class, (pictures, classes), to be scored, got shape" in text
