@@ -38,8 +38,9 @@ class SpeedSettings:
     together_rounds: int = 5
     """Of that of all networks together, which decides."""
     together_builds: int = 20
-    """How often that is repeated, the networks made anew. The median of five rounds of a small network was seen to move
-    by 5 % from one time to the next on a shared machine, the baseline's against itself too: twenty bring it near 1 %."""
+    """How often that is repeated at a time, the networks made anew. The median of five rounds of a small network was
+    seen to move by 5 % from one time to the next on a shared machine, the baseline's against itself too: twenty bring
+    it near 1 %. Where that is not enough there are as many again."""
     round_seconds: float = 0.05
     """About how long a sample is."""
 
@@ -87,7 +88,7 @@ class SpeedMember:
     search: Match
     """How its inner width was found, in percent, before the corrections."""
     speed: Spread
-    """How many times as fast as the baseline, measured together with all others; see `SpeedSet.rounds`."""
+    """How many times as fast as the baseline, measured together with all others: median and quartiles over builds."""
 
     @property
     def achieved(self) -> float:
@@ -106,9 +107,9 @@ class SpeedSet:
     control: Spread
     """The baseline over itself: what the machine's noise looks like."""
     rounds: int
-    """Of each measurement together. Speeds are the middle one of several such, between the lowest and the highest."""
+    """Of each build's measurement; speeds are median and quartiles over the builds."""
     builds: int
-    """How many there were."""
+    """Of the network that has the fewest."""
     environment: Mapping[str, Any]
     """The machine that measured."""
 

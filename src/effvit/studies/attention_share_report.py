@@ -71,8 +71,9 @@ def _findings(study: ShareStudy) -> Iterator[str]:
     for name, found in study.speeds.items():
         worst = max((abs(member.achieved - 1) for member in found.members), default=0.0)
         yield (
-            f"{find_family(name).label}: measured together, {found.builds} times {found.rounds} rounds, every network"
-            f" has its speed within {worst:.1%}; the baseline against itself has {found.control.median:.3f}x."
+            f"{find_family(name).label}: measured together, {found.builds} builds or more of {found.rounds} rounds,"
+            f" every network has its speed within {worst:.1%}; the baseline against itself has"
+            f" {found.control.median:.3f}x."
         )
     for point in study.points:
         for result in point.trained:
@@ -195,7 +196,7 @@ def _table(study: ShareStudy, curve: Curve, points: list[Point]) -> Table:
         rows=tuple(map(tuple, rows)),
         caption=(
             f"Layers: A attention, F feed-forward. Width: {family.width_is}; inside: hidden channels and heads, over"
-            " what follows from the width. Speed: over the baseline's, all measured together several times: the middle,"
-            " lowest and highest."
+            " what follows from the width. Speed: over the baseline's, all measured together: median and quartiles over"
+            " builds of the network."
         ),
     )

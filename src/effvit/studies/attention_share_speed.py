@@ -1,31 +1,27 @@
 """The networks of Figure 3 brought to one speed: widths for each share of attention, and all measured together.
 
 First each network for itself: the nearest width, then the inner widths that meet the speed. Each is kept in a file as
-soon as it is found, so an interrupted search goes on where it was. What counts in the end is one measurement in which
-all networks of a family take turns with the baseline, made anew some times: where weights lie in memory alone changes a
-time by some percent. Those that miss their speed have their inner widths changed by what they miss, until none does.
+soon as it is found, so an interrupted search goes on where it was. What counts in the end is how fast all networks of
+a family are when they take turns with the baseline. Those that surely miss their speed have their inner widths changed
+by what they miss, until none does and the error is below half of the tolerance.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
-from statistics import median
-from typing import Any
 
 from effvit.analysis.ratios.families import Subnetwork
 from effvit.analysis.scaling import CONTROL, SpeedMeter
-from effvit.environment import environment
 from effvit.errors import RunError
-from effvit.files import make_output_folder, write_json
-from effvit.studies.attention_share_curves import Curve, SpeedMember, SpeedSet, SpeedSettings, build, meter_for
+from effvit.files import make_output_folder
+from effvit.studies.attention_share_curves import Curve, SpeedMember, SpeedSet, SpeedSettings, meter_for
 from effvit.studies.attention_share_search import read_found, search_all, write_found
-from effvit.studies.kept import as_json, read_same
-from effvit.timing import Spread
+from effvit.studies.attention_share_together import Together
 
-_ATTEMPTS = 8
-"""Measurements of all networks together before a machine is called too restless."""
+_MEASUREMENTS, _CORRECTIONS = 40, 8
+"""Measurements of all networks together, and changes of their widths, before a machine is called too restless."""
 
 
 def match_curves(
@@ -57,64 +53,60 @@ def match_curves(
     for name in wanted:
         read_found(folder / f"{name}.json", wanted[name], settings)  # refused before anything is measured
     found = search_all(wanted, folder, settings, meter, on_note)
-    together = folder / "together.json"
-    for attempt in range(1, _ATTEMPTS + 1):
-        networks = {
+    together = Together(path=folder / "together.json", baseline=baseline, settings=settings)
+    targets = {name: curve.speed for name, (curve, _) in wanted.items()}
+
+    def networks() -> dict[str, Subnetwork]:
+        return {
             name: replace(baseline, num_attention=count, width=found[name].width, inner=found[name].inner)
             for name, (_, count) in wanted.items()
         }
-        kept = _measured(together, networks, baseline, settings, meter, on_note)
-        speeds = {name: Spread(**values) for name, values in kept["speeds"].items()}
-        excess = {name: speeds[name].median / curve.speed for name, (curve, _) in wanted.items()}
-        off = [name for name in wanted if abs(excess[name] - 1) > settings.tolerance]
-        if not off:
-            break
-        on_note(f"attempt {attempt}, not within {settings.tolerance:.1%}: {_listed(off, speeds)}")
-        for name in off:
-            found[name] = found[name].corrected(excess[name])
+
+    together.take_kept(networks())
+    num_corrections = 0
+    while not together.is_within(targets, unsure=together.num_measurements == _MEASUREMENTS):
+        wrong = together.wrong(targets)
+        if together.num_measurements == _MEASUREMENTS or (wrong and num_corrections == _CORRECTIONS):
+            raise RunError(_too_restless(together, targets))
+        num_corrections += bool(wrong)
+        for name in wrong:
+            found[name] = found[name].corrected(together.speed(name).median / targets[name])
             write_found(folder / f"{name}.json", wanted[name], settings, found[name])
-    else:
-        raise RunError(
-            f"{baseline.family}: after {_ATTEMPTS} corrections {_listed(off, speeds)}, not within"
-            f" {settings.tolerance:.1%} (and the baseline at {speeds[CONTROL].median:.3f}x of itself): let nothing else"
-            " run, and go on with the same command, or allow a larger tolerance"
-        )
+            together.forget(name)
+        together.measure(networks(), meter)
+        on_note(_progress(together, targets))
+    together.settle(networks())
     return SpeedSet(
         baseline=baseline,
         members=tuple(
-            SpeedMember(name=name, curve=curve, network=networks[name], search=found[name].match, speed=speeds[name])
-            for name, (curve, _) in wanted.items()
+            SpeedMember(name=name, curve=curve, network=network, search=found[name].match, speed=together.speed(name))
+            for (name, network), (curve, _) in zip(networks().items(), wanted.values(), strict=True)
         ),
-        control=speeds[CONTROL],
+        control=together.speed(CONTROL),
         rounds=settings.together_rounds,
-        builds=settings.together_builds,
-        environment=kept["environment"],
+        builds=min(len(together.samples[name]) for name in wanted),
+        environment=together.environment,
     )
 
 
-def _measured(
-    path: Path,
-    networks: Mapping[str, Subnetwork],
-    baseline: Subnetwork,
-    settings: SpeedSettings,
-    meter: SpeedMeter,
-    on_note: Callable[[str], None],
-) -> Any:
-    """Measure all networks together, or read the measurement of just these."""
-    asked = as_json({"networks": {name: n.to_dict() for name, n in networks.items()}, **asdict(settings)})
-    kept = read_same(path, asked)
-    if kept is None:
-        on_note(f"measuring all {len(networks)} networks of {baseline.family} together")
-        medians: dict[str, list[float]] = {}
-        for _ in range(settings.together_builds):
-            made = {name: build(network) for name, network in networks.items()}
-            for name, speed in meter.together(made, build(baseline), settings.together_rounds).items():
-                medians.setdefault(name, []).append(speed.median)
-        speeds = {name: Spread(median(m), min(m), max(m))._asdict() for name, m in medians.items()}
-        kept = {"settings": asked, "speeds": speeds, "environment": environment()}
-        write_json(path, kept)
-    return kept
+def _progress(together: Together, targets: Mapping[str, float]) -> str:
+    worst = max(targets, key=lambda name: together.off(name, targets[name]))
+    return (
+        f"{together.baseline.family}: all {len(targets)} measured together; furthest from its speed is {worst}, off by"
+        f" {together.off(worst, targets[worst]):.1%} ± {together.error(worst):.1%}"
+        f" in {len(together.samples[worst])} builds"
+    )
 
 
-def _listed(names: Sequence[str], speeds: Mapping[str, Spread]) -> str:
-    return ", ".join(f"{name} runs at {speeds[name].median:.3f}x" for name in names)
+def _too_restless(together: Together, targets: Mapping[str, float]) -> str:
+    tolerance = together.settings.tolerance
+    off = ", ".join(
+        f"{name} runs at {together.speed(name).median:.3f}x ± {together.error(name):.1%}"
+        for name, target in targets.items()
+        if together.off(name, target) > tolerance
+    )
+    return (
+        f"{together.baseline.family}: after {together.num_measurements} measurements together {off}, not within"
+        f" {tolerance:.1%} (and the baseline at {together.speed(CONTROL).median:.3f}x of itself): let nothing else run,"
+        " and go on with the same command, or allow a larger tolerance"
+    )
