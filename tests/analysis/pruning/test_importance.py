@@ -59,7 +59,7 @@ def trained_network() -> tuple[EfficientViT, Tensor, Tensor]:
 
 
 def true_changes(network: EfficientViT, images: Tensor, targets: Tensor, kind: str) -> tuple[list[float], list[float]]:
-    """Score of each channel of a kind, and how much the loss changes without it."""
+    """Scores of channels of a kind, of each group some fifteen, and how much the loss changes without each."""
     found = find_prunable(network, (3, 32, 32), kinds=(kind,), multiple=1, min_share=0)
     scores = taylor_scores(network, found.groups, F.cross_entropy, [(images, targets)])
     with torch.no_grad():
@@ -67,7 +67,8 @@ def true_changes(network: EfficientViT, images: Tensor, targets: Tensor, kind: s
         state = network.state_dict()
         predicted, true = [], []
         for group in found.groups:
-            for index in range(group.shape[0] * group.shape[1]):
+            count = group.shape[0] * group.shape[1]
+            for index in range(0, count, max(1, count // 15)):
                 touched = {part.parameter for part in group.parts}
                 kept = {name: state[name].clone() for name in touched}
                 for part in group.parts:
@@ -86,8 +87,8 @@ def test_scores_rank_channels_as_the_true_change_of_the_loss() -> None:
     for kind in ("ffn", "value", "qk", "width"):
         predicted, true = true_changes(network, images, targets, kind)
         correlations[kind] = float(spearmanr(predicted, true).statistic)
-    assert min(correlations.values()) > 0.5, correlations
-    assert sum(correlations.values()) / len(correlations) > 0.7, correlations
+    assert min(correlations.values()) > 0.85, correlations
+    assert sum(correlations.values()) / len(correlations) > 0.93, correlations
 
 
 def test_the_score_is_the_derivative_of_the_loss_along_the_removal() -> None:
