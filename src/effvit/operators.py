@@ -36,7 +36,7 @@ _PATTERNS: tuple[tuple[str, str], ...] = (
     (
         PRODUCTS,
         r".*conv.*|.*matmul.*|.*gemm.*|b?mm|_int_mm|addmm|baddbmm|addbmm|_addmm_activation|(add)?mv|v?dot|_?linear.*"
-        r"|.*attention.*|.*_pointwise|einsum",
+        r"|.*attention.*|.*_pointwise|einsum|mkldnn_rnn_layer|_cudnn_rnn|lstm|gru",
     ),
     (
         MOVEMENT,

@@ -99,6 +99,17 @@ class Odd(nn.Module):
         return torch.linalg.inv(x + torch.eye(x.shape[-1]))
 
 
+class Unread(nn.Module):
+    """Holds a table of which it reads two rows."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.table = nn.Embedding(10_000, 8)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x @ self.table(torch.arange(2).repeat(4)).detach()
+
+
 def test_findings_say_what_was_not_counted_and_what_stands_out() -> None:
     said = findings("odd", count_costs(Odd(), (3, 8, 8)))
     assert any("NOT COUNTED" in sentence and "aten::linalg_inv_ex (1)" in sentence for sentence in said)
@@ -107,6 +118,8 @@ def test_findings_say_what_was_not_counted_and_what_stands_out() -> None:
     plain = findings("linear", count_costs(nn.Sequential(nn.Flatten(), nn.Linear(192, 1000)), (3, 8, 8)))
     assert plain[0].startswith("linear: 0.2 M MACs and 0.8 MB moved, 0.2 MACs per byte; 0.0 % of the bytes")
     assert any("the weights take 0.8 MB, 99.4 % of what is moved; a larger batch" in sentence for sentence in plain)
+    unread = findings("unread", count_costs(nn.Sequential(nn.Identity(), Unread()), (3, 8, 8)))
+    assert not any("the weights" in sentence for sentence in unread)
     assert not any("NOT COUNTED" in sentence or "depth-wise" in sentence for sentence in plain)
 
 

@@ -93,7 +93,7 @@ def findings(label: str, costs: Costs) -> list[str]:
             f"{_percent(bytes_moved, moved)} % of the bytes"
         )
     weights = costs.num_params * costs.tensor_type.itemsize
-    if weights >= _WEIGHTY * moved:
+    if _WEIGHTY * moved <= weights <= moved:  # more than is moved are not all read
         said.append(
             f"the weights take {_millions(weights)} MB, {_percent(weights, moved)} % of what is moved; "
             "a larger batch reads them once"

@@ -138,7 +138,7 @@ class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
             self._note(func, func._name, dict(zip(_OF_ATTENTION, args, strict=False)) | kwargs, result)
             return result
         name: str = func._schema.name
-        if name != ATTENTION and _is_composite(func):
+        if name != ATTENTION and is_composite(func):
             with self:  # torch's own way of writing it, not the one for compilers, which `decompose` would prefer
                 return func._op_dk(torch._C.DispatchKey.CompositeImplicitAutograd, *args, **kwargs)
         args, kwargs = _on_one_device(args, kwargs)
@@ -169,9 +169,13 @@ class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         )
 
 
-def _is_composite(function: Any) -> bool:
+def is_composite(function: Any) -> bool:
     """Whether torch has written an operator in other operators, the same on every device."""
-    return torch._C._dispatch_has_kernel_for_dispatch_key(function.name(), "CompositeImplicitAutograd")
+    name: str = function.name()
+    # TorchScript has operators that the dispatcher has not, such as `aten::select.t`.
+    return torch._C._dispatch_has_kernel(name) and torch._C._dispatch_has_kernel_for_dispatch_key(
+        name, "CompositeImplicitAutograd"
+    )
 
 
 def _on_one_device(args: Any, kwargs: Any) -> tuple[Any, Any]:

@@ -139,6 +139,19 @@ def test_calls_of_the_driver_belong_to_their_operator() -> None:
     assert (unit.name, unit.microseconds, unit.is_wrapper) == ("mine::odd", 14, False)
 
 
+def test_a_kernel_that_calls_others_is_no_wrapper() -> None:
+    """oneDNN's recurrent layer sets memory aside and orders its weights, and computes in its own time."""
+    costs = count_costs(nn.Linear(4, 4), (1, 1, 4))
+    kernel = span("aten::mkldnn_rnn_layer", span("aten::select", span("aten::as_strided")), own=90)
+    units = operators_of(span(PASS, span("aten::lstm", kernel)), costs, event_cost_us=0.0, on_cuda=False)
+    assert [(unit.name, unit.kind, unit.is_wrapper) for unit in units] == [
+        ("aten::lstm", PRODUCTS, True),
+        ("aten::mkldnn_rnn_layer", PRODUCTS, False),
+        ("aten::select", MOVEMENT, False),
+        ("aten::as_strided", MOVEMENT, False),
+    ]
+
+
 def test_an_operator_nobody_counted_keeps_its_name_and_time() -> None:
     costs = count_costs(nn.Linear(4, 4), (1, 1, 4))
     units = operators_of(span(PASS, span("mine::odd", own=9)), costs, event_cost_us=0.0, on_cuda=False)

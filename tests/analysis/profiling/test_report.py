@@ -117,3 +117,6 @@ def test_products_that_nobody_counted_are_not_said_to_wait_for_memory() -> None:
         profile_report(profile(model(operator("products", 3), operator("copies", 1)))), "Time by class of operators"
     )
     assert column(table, "below the ridge %") == ["25.0"]
+    known = operator("linear", 3, num_macs=300)
+    table = titled(profile_report(profile(model(known), model(known, num_macs=400, label="b"))), table.title)
+    assert table.caption.endswith(" In kernels that nobody counted: 25.0 % of the MACs of b.")

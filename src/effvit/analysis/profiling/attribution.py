@@ -5,15 +5,17 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
 from typing import Any
 
+import torch
 from torch import nn
 from torch.profiler import record_function
 
 from effvit.analysis.cost import Costs, OperatorCall
 from effvit.analysis.profiling.lowered import canonical, family, kind_of
 from effvit.analysis.profiling.spans import Span
+from effvit.analysis.tracing import is_composite
 from effvit.operators import MOVEMENT, PRODUCTS
 
 _MODULE = "effvit: module "
@@ -41,7 +43,7 @@ class OperatorTime:
     call: OperatorCall | None = None
     """What it computes and moves; None if it was not found among the counted calls."""
     is_wrapper: bool = False
-    """Whether it only calls other operators, which have their own entries."""
+    """Whether torch writes it in other operators, which have their own entries."""
     head: tuple[str, int] | None = None
     """Module and number of the attention head it belongs to."""
 
@@ -151,7 +153,8 @@ class _Collector:
         if call is None:
             inner = [child for child in span.children if child.is_operator]
             others = sum(self._total(child) for child in span.children if not child.is_operator)  # the driver's calls
-            self._add(span.name, module, kind, self._own(span) + others, is_wrapper=bool(inner), head=head)
+            is_wrapper = bool(inner) and _is_written_in_others(span.name)
+            self._add(span.name, module, kind, self._own(span) + others, is_wrapper=is_wrapper, head=head)
             for child in inner:
                 self._operator(child, module, head)
             return
@@ -182,6 +185,14 @@ class _Collector:
 
     def _total(self, span: Span) -> float:
         return sum(map(self._own, span.walk()))
+
+
+@cache
+def _is_written_in_others(name: str) -> bool:
+    """Whether an operator only calls others; one with a kernel of its own may call some too, and compute besides."""
+    namespace, _, bare = name.partition("::")
+    packet = getattr(getattr(torch.ops, namespace), bare, None) if bare else None
+    return packet is not None and any(is_composite(getattr(packet, overload)) for overload in packet.overloads())
 
 
 def _outermost_copies(span: Span) -> Iterator[Span]:

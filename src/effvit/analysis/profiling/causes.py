@@ -17,7 +17,7 @@ CAUSES: dict[str, str] = {
     "linear": "linear layers",
     "attention_products": "matrix products of attention",
     "fused_attention": "attention in one kernel",
-    "products": "products of the compiled graph",
+    "products": "products that nobody counted",
     "batch_norm": "BatchNorm",
     "layer_norm": "LayerNorm",
     "norms": "other norms",

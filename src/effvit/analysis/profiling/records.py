@@ -158,6 +158,11 @@ class ModelProfile:
         """Share of the operators' time in the classes that the paper calls memory-bound."""
         return sum(self.shares[kind] for kind in MEMORY_CLASSES)
 
+    @property
+    def found_share(self) -> float:
+        """Share of the MACs that were found in measured operators; what is missing ran in kernels nobody counted."""
+        return sum(operator.num_macs for operator in self.operators) / self.num_macs if self.num_macs else 1.0
+
     def below_ridge_share(self, peaks: Peaks) -> float:
         """Share of the operators' time in operators with fewer MACs per byte than the machine has at its peaks.
 
@@ -202,6 +207,7 @@ class ModelProfile:
             "shares": self.shares,
             "memory_share": self.memory_share,
             "below_ridge_share": self.below_ridge_share(peaks),
+            "found_share": self.found_share,
             "unclassified": self.unclassified,
             "causes": _plain(self.by(lambda operator: operator.cause)),
             "heads": _plain(self.heads()),
