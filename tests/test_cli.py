@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from command_line import one_line
 from helpers import write_photos
 
 import effvit
@@ -35,16 +36,6 @@ def trained(photos: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     assert run(["train", str(photos), *TINY, "--epochs", "2", "--output", str(folder)]) == 0
     assert run(["export", str(folder), "--format", "onnx"]) == 0
     return folder
-
-
-def one_line(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> str:
-    """Run what must fail: exit code 2, nothing on stdout, one line on stderr, which is returned."""
-    capsys.readouterr()
-    assert run(arguments) == 2
-    captured = capsys.readouterr()
-    assert captured.out == ""
-    assert captured.err.startswith("error: ") and captured.err.count("\n") == 1, captured.err
-    return captured.err
 
 
 class TestResults:

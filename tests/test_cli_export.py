@@ -7,6 +7,7 @@ import shutil
 from pathlib import Path
 
 import pytest
+from command_line import one_line
 from helpers import write_photos
 
 import effvit
@@ -47,16 +48,6 @@ def file(request: pytest.FixtureRequest, trained: Path) -> Path:
     if not (trained / request.param).exists():
         pytest.skip("openvino is not installed")
     return trained / request.param
-
-
-def one_line(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> str:
-    """Run what must fail: exit code 2, nothing on stdout, one line on stderr, which is returned."""
-    capsys.readouterr()
-    assert run(arguments) == 2
-    captured = capsys.readouterr()
-    assert captured.out == ""
-    assert captured.err.startswith("error: ") and captured.err.count("\n") == 1, captured.err
-    return captured.err
 
 
 def output_of(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> str:

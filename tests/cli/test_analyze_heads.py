@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
 
 import pytest
+from command_line import one_line, result
 from helpers import randomise, write_photos
 
 import effvit
@@ -16,6 +16,7 @@ from effvit.errors import DataError
 from effvit.model.checkpoints import WeightsInfo, save
 from effvit.preprocessing import Preprocessing
 
+HEADS = ["analyze", "heads"]
 FACTORIES = """
 import effvit, timm, torch
 
@@ -51,24 +52,10 @@ def factories(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
 
 
-def result(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> Any:
-    capsys.readouterr()
-    assert run(["analyze", "heads", *arguments, "--json"]) == 0, capsys.readouterr().err
-    return json.loads(capsys.readouterr().out)
-
-
-def one_line(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> str:
-    capsys.readouterr()
-    assert run(["analyze", "heads", *arguments]) == 2
-    captured = capsys.readouterr()
-    assert captured.out == "" and captured.err.startswith("error: ") and captured.err.count("\n") == 1, captured.err
-    return captured.err
-
-
 def test_several_models_with_splits(photos: Path, weights: Path, capsys: pytest.CaptureFixture[str]) -> None:
     arguments = [str(weights), "nets_for_heads:vit", "--data", str(photos), "--splits", "--num-pictures", "3"]
     arguments += ["--image-size", "48"]
-    models = result(arguments, capsys)["models"]
+    models = result([*HEADS, *arguments], capsys)["models"]
     assert [(model["model"], model["variant"], model["weights"]) for model in models] == [
         ("trained", "", "trained"),
         ("trained", "head splits, no cascade", "trained"),
@@ -78,7 +65,7 @@ def test_several_models_with_splits(photos: Path, weights: Path, capsys: pytest.
     assert all(model["num_pictures"] == 3 for model in models)
     assert [len(model["blocks"]) for model in models] == [4, 4, 2, 2]
     assert all(0 < block["similarity"] <= 1 for model in models for block in model["blocks"] if block["num_windows"])
-    again = result([*arguments, "--batch-size", "2"], capsys)["models"]
+    again = result([*HEADS, *arguments, "--batch-size", "2"], capsys)["models"]
     for model, other in zip(models, again, strict=True):
         for block, same in zip(model["blocks"], other["blocks"], strict=True):
             assert same["similarity"] == pytest.approx(block["similarity"], abs=1e-6)
@@ -86,7 +73,7 @@ def test_several_models_with_splits(photos: Path, weights: Path, capsys: pytest.
 
 def test_maps_and_a_page(photos: Path, weights: Path, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     arguments = [str(weights), "--data", str(photos), "--num-pictures", "2", "--maps", "--blocks", "1"]
-    assert run(["analyze", "heads", *arguments, "--output", "out"]) == 0
+    assert run([*HEADS, *arguments, "--output", "out"]) == 0
     text = capsys.readouterr().out
     assert "| block | place" in text and "Fig. 4" in text
     written = {path.name for path in (tmp_path / "out").iterdir()}
@@ -99,12 +86,12 @@ def test_maps_and_a_page(photos: Path, weights: Path, capsys: pytest.CaptureFixt
 def test_random_weights_are_asked_for_and_said(photos: Path, capsys: pytest.CaptureFixture[str]) -> None:
     arguments = ["efficientvit_tiny", "--data", str(photos), "--image-size", "64"]
     assert "efficientvit_tiny is a name without weights: add --weights pretrained or a file" in one_line(
-        arguments, capsys
+        [*HEADS, *arguments], capsys
     )
-    first = result([*arguments, "--weights", "random"], capsys)["models"]
-    assert first == result([*arguments, "--weights", "random"], capsys)["models"]
+    first = result([*HEADS, *arguments, "--weights", "random"], capsys)["models"]
+    assert first == result([*HEADS, *arguments, "--weights", "random"], capsys)["models"]
     assert first[0]["weights"] == "random"
-    assert run(["analyze", "heads", *arguments, "--weights", "random"]) == 0
+    assert run([*HEADS, *arguments, "--weights", "random"]) == 0
     assert "RANDOM" in capsys.readouterr().out
 
 
@@ -113,10 +100,10 @@ def test_folders_and_functions_keep_their_weights_beside_names(
 ) -> None:
     shown = ["--data", str(photos), "--weights", "random", "--num-pictures", "1", "--image-size", "64"]
     named = [str(weights), "nets_for_heads:small", "efficientvit_tiny", "efficientvit_tiny"]
-    models = result([*named, *shown], capsys)["models"]
+    models = result([*HEADS, *named, *shown], capsys)["models"]
     assert [model["weights"] for model in models] == ["trained", "given", "random", "random"]
     assert [model["model"] for model in models][::3] == ["trained", "efficientvit_tiny (2)"]
-    assert "weights random cannot be given for" in one_line([str(weights), *shown], capsys)
+    assert "weights random cannot be given for" in one_line([*HEADS, str(weights), *shown], capsys)
 
 
 def test_names_of_other_libraries_get_the_weights(weights: Path) -> None:
@@ -127,13 +114,13 @@ def test_names_of_other_libraries_get_the_weights(weights: Path) -> None:
 
 def test_an_unreadable_picture_is_counted(photos: Path, weights: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (photos / "a" / "0.png").write_bytes(b"no picture")
-    record = result([str(weights), "--data", str(photos)], capsys)
+    record = result([*HEADS, str(weights), "--data", str(photos)], capsys)
     assert record["models"][0]["num_pictures"] == 7
     assert record["notes"] == ["1 of 8 pictures could not be read and were left out."]
-    message = one_line([str(weights), "--data", str(photos), "--maps", "--output", "out"], capsys)
+    message = one_line([*HEADS, str(weights), "--data", str(photos), "--maps", "--output", "out"], capsys)
     assert "picture 1, whose maps are to be drawn: cannot read picture" in message
     (photos / "b" / "0.png").write_bytes(b"")
-    assert "at least 2 of 8 pictures cannot be read" in one_line([str(weights), "--data", str(photos)], capsys)
+    assert "at least 2 of 8 pictures cannot be read" in one_line([*HEADS, str(weights), "--data", str(photos)], capsys)
 
 
 def test_bad_input_is_one_line(photos: Path, weights: Path, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
@@ -154,7 +141,7 @@ def test_bad_input_is_one_line(photos: Path, weights: Path, capsys: pytest.Captu
         ([str(weights), "--data", "nowhere"], "nowhere"),
         ([str(weights)], "--data"),
     ):
-        assert message in one_line(arguments, capsys)
+        assert message in one_line([*HEADS, *arguments], capsys)
     assert not (tmp_path / "out").exists()
 
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
+from command_line import one_line, result
 from helpers import randomise
 
 import effvit
@@ -31,20 +31,6 @@ def weights(photos: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     names = tuple(sorted(folder.name for folder in photos.iterdir()))
     info = WeightsInfo(class_names=names, preprocessing=Preprocessing(image_size=(64, 64)))
     return effvit.save(tmp_path_factory.mktemp("tiny") / "weights", model, info)
-
-
-def result(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> Any:
-    capsys.readouterr()
-    assert run([*arguments, "--json"]) == 0, capsys.readouterr().err
-    return json.loads(capsys.readouterr().out)
-
-
-def one_line(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> str:
-    capsys.readouterr()
-    assert run(arguments) == 2
-    captured = capsys.readouterr()
-    assert captured.out == "" and captured.err.startswith("error: ") and captured.err.count("\n") == 1, captured.err
-    return captured.err
 
 
 def test_pruned_weights_are_trained_on(

@@ -12,6 +12,7 @@ import pytest
 import timm
 import torch
 import torchvision
+from command_line import one_line, result
 from helpers import randomise
 from timm.data import create_transform, resolve_model_data_config
 
@@ -26,20 +27,6 @@ from effvit.model.checkpoints import WeightsInfo, save, save_foreign
 from effvit.preprocessing import Preprocessing
 
 SQUEEZENET = "torchvision:squeezenet1_1"
-
-
-def result(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> Any:
-    capsys.readouterr()
-    assert run([*arguments, "--json"]) == 0, capsys.readouterr().err
-    return json.loads(capsys.readouterr().out)
-
-
-def one_line(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> str:
-    capsys.readouterr()
-    assert run(arguments) == 2
-    captured = capsys.readouterr()
-    assert captured.out == "" and captured.err.startswith("error: ") and captured.err.count("\n") == 1, captured.err
-    return captured.err
 
 
 @pytest.fixture(scope="module")
