@@ -1,16 +1,14 @@
-"""Tests of effvit.analysis.scaling: the search against invented machines, the meter against networks of known cost."""
+"""Tests of effvit.analysis.scaling: the search against invented machines."""
 
 from __future__ import annotations
 
 import random
-import time
 from collections.abc import Callable
 
 import pytest
-import torch
-from torch import Tensor, nn
+from torch import nn
 
-from effvit.analysis.scaling import CONTROL, MAX_CONFIRMATIONS, Match, SpeedMeter, Trial, match_speed
+from effvit.analysis.scaling import MAX_CONFIRMATIONS, Match, Trial, match_speed
 from effvit.errors import ConfigError
 from effvit.timing import Spread
 
@@ -137,65 +135,3 @@ def test_wrong_numbers_are_refused(change: dict[str, object], message: str) -> N
 def test_match_survives_json() -> None:
     match = match_speed(Sized, range(4, 512), Sized(192), measure=machine(lambda w: w**2, noise=0.02), speed=1.25)
     assert Match.from_dict(match.to_dict()) == match
-
-
-class Spinning(nn.Module):
-    """Uses this much processor time, whatever else the machine does."""
-
-    def __init__(self, milliseconds: float) -> None:
-        super().__init__()
-        self.seconds = milliseconds / 1e3
-
-    def forward(self, images: Tensor) -> Tensor:
-        assert not self.training
-        end = time.process_time() + self.seconds
-        while time.process_time() < end:
-            pass
-        return images
-
-
-def test_the_meter_measures_relative_speed() -> None:
-    meter = SpeedMeter(input_size=(3, 8, 8), batch_size=2, round_seconds=0.002, warmup_seconds=0.002)
-    assert meter.clock == "processor"
-    assert meter(Spinning(1), Spinning(2), 9).median == pytest.approx(2, rel=0.15)
-    together = meter.together({"slow": Spinning(4), "fast": Spinning(1)}, Spinning(2), 9)
-    assert list(together) == ["slow", "fast", CONTROL]
-    expected = {"slow": 0.5, "fast": 2.0, CONTROL: 1.0}
-    assert {label: speed.median for label, speed in together.items()} == pytest.approx(expected, rel=0.15)
-
-
-def test_a_network_is_brought_to_its_speed() -> None:
-    meter = SpeedMeter(input_size=(3, 8, 8), batch_size=2, round_seconds=0.002, warmup_seconds=0.002)
-    match = match_speed(
-        lambda width: Spinning(width / 16), range(8, 64), Spinning(2), measure=meter, speed=1.25, tolerance=0.1
-    )
-    assert match.width / 16 == pytest.approx(2 / 1.25, rel=0.15)
-
-
-def test_the_form_that_is_prepared_is_what_runs() -> None:
-    calls: list[tuple[int, ...]] = []
-
-    class Told(nn.Module):
-        def forward(self, images: Tensor) -> Tensor:
-            calls.append(tuple(images.shape))
-            assert torch.is_inference_mode_enabled()
-            return images
-
-    meter = SpeedMeter(input_size=(1, 4, 6), batch_size=5, prepare=lambda _: Told(), round_seconds=0, warmup_seconds=0)
-    meter(nn.Identity(), nn.Identity(), 1)
-    assert set(calls) == {(5, 1, 4, 6)}
-
-
-def test_several_threads_are_timed_by_the_wall() -> None:
-    assert SpeedMeter(input_size=(3, 8, 8), num_threads=2).clock == "wall"
-    assert SpeedMeter(input_size=(3, 8, 8), device="cuda").clock == "wall"
-
-
-def test_a_device_that_is_left_open_has_a_clock() -> None:
-    expected = "wall" if torch.cuda.is_available() else "processor"
-    assert SpeedMeter(input_size=(3, 8, 8), device="auto").clock == expected
-
-
-def test_the_name_of_the_control_is_taken() -> None:
-    with pytest.raises(ConfigError, match="no network may be called 'control'"):
-        SpeedMeter(input_size=(3, 8, 8)).together({CONTROL: nn.Identity()}, nn.Identity(), 1)

@@ -17,7 +17,7 @@ from torch import nn
 
 from effvit.analysis.ratios.families import Subnetwork, subnetwork
 from effvit.analysis.report import as_text, write_report
-from effvit.analysis.scaling import CONTROL
+from effvit.analysis.speed_meter import CONTROL
 from effvit.data.datasets import PictureData
 from effvit.deploy.network import DeployedEfficientViT
 from effvit.errors import ConfigError, RunError

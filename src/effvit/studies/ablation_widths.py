@@ -9,7 +9,8 @@ from pathlib import Path
 import torch
 
 from effvit.analysis.ablations import BASE, Ablation, percents
-from effvit.analysis.scaling import Clock, Match, SpeedMeter, clock_for, match_speed
+from effvit.analysis.scaling import Match, match_speed
+from effvit.analysis.speed_meter import Clock, SpeedMeter, clock_for
 from effvit.deploy.folding import fold_norms
 from effvit.errors import ConfigError
 from effvit.files import make_output_folder, write_json

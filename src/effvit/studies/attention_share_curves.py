@@ -12,7 +12,8 @@ from torch import nn
 
 from effvit.analysis.ratios.families import Subnetwork, find_family
 from effvit.analysis.ratios.spread import count_for
-from effvit.analysis.scaling import Match, SpeedMeter
+from effvit.analysis.scaling import Match
+from effvit.analysis.speed_meter import SpeedMeter
 from effvit.deploy.rewrite import rewrite
 from effvit.errors import ConfigError
 from effvit.model.network import EfficientViT

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 from effvit.analysis.ratios.families import find_family
 from effvit.analysis.report import Chart, Report, Table
-from effvit.analysis.scaling import clock_for
+from effvit.analysis.speed_meter import clock_for
 from effvit.environment import machine
 from effvit.studies.attention_share import Point, ShareStudy
 from effvit.studies.attention_share_charts import PAPER_BEST, draw_accuracy, draw_memory

@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from effvit.analysis.ratios.families import INNER_PERCENTS, find_family
-from effvit.analysis.scaling import Match, SpeedMeter, match_speed, nearest_width
+from effvit.analysis.scaling import Match, match_speed, nearest_width
+from effvit.analysis.speed_meter import SpeedMeter
 from effvit.errors import ConfigError
 from effvit.files import write_json
 from effvit.studies.attention_share_curves import Curve, SpeedSettings, build

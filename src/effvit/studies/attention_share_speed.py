@@ -13,7 +13,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from effvit.analysis.ratios.families import Subnetwork
-from effvit.analysis.scaling import CONTROL, SpeedMeter
+from effvit.analysis.speed_meter import CONTROL, SpeedMeter
 from effvit.errors import RunError
 from effvit.files import make_output_folder
 from effvit.studies.attention_share_curves import Curve, SpeedMember, SpeedSet, SpeedSettings, meter_for

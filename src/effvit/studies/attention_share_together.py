@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from effvit.analysis.ratios.families import Subnetwork
-from effvit.analysis.scaling import CONTROL, SpeedMeter
+from effvit.analysis.speed_meter import CONTROL, SpeedMeter
 from effvit.environment import environment
 from effvit.files import read_json, write_json
 from effvit.studies.attention_share_curves import SpeedSettings, build
