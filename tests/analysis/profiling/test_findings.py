@@ -63,6 +63,7 @@ def test_a_larger_batch_is_advice_for_small_products_only() -> None:
     assert "To come nearer: a larger batch, or the same product" in findings(profile(model(small)))[0]
     assert "a larger batch" not in findings(profile(model(small, batch_size=16)))[0]
     assert "To come nearer: the same product" in findings(profile(model(large)))[0]
+    assert "To come nearer: `effvit.rewrite`" in findings(profile(model(large, is_ours=True)))[0]
 
 
 @pytest.mark.parametrize(("value", "text"), [(0.01234, "0.0123"), (99.96, "100"), (999.4, "999"), (3681.2, "3,681")])

@@ -55,6 +55,16 @@ def test_only_models_with_heads_have_a_table_of_them(measured: Profile) -> None:
     assert [title for title in titles if title.startswith("Heads")] == ["Heads of efficientvit_m0"]
 
 
+@pytest.mark.parametrize(("mixer", "around"), [("b.attention.mixer", "b.attention"), ("layers.1", "layers.2")])
+def test_heads_stand_beside_the_whole_of_their_attention(mixer: str, around: str) -> None:
+    """The windows around a mixer are of the attention; the other members of a list are not."""
+    heads = [operator("attention_products", ms, module=mixer, head=f"{mixer} head {ms}") for ms in (1, 2)]
+    inside = operator("pointwise", 4, module=f"{mixer}.project")
+    one = model(*heads, inside, operator("copies", 8, module=around), operator("linear", 16, module="head"))
+    (row,) = titled(profile_report(profile(one)), "Heads of some").rows
+    assert row == (mixer, "1", "2", "15" if around == "b.attention" else "7")
+
+
 def test_everything_is_written_and_nothing_else(measured: Profile, tmp_path: Path) -> None:
     report = profile_report(measured, command="effvit profile it")
     names = write_report(report, tmp_path)

@@ -92,6 +92,8 @@ def _of_products(cause: str, total: Sum, model: ModelProfile, profile: Profile) 
             return "It runs about as fast as memory allows: fewer or narrower maps are left, or fewer bytes a value."
         return "It runs near the limit: fewer MACs are left, a lower precision, or more cores."
     nearer = NEARER[cause]
+    if cause == "pointwise" and model.is_ours:
+        nearer = "`effvit.rewrite`, which takes the same product over tokens, or a compiled or exported network"
     plain = profile.peaks.products.get("matrix product", 0.0)
     if cause == "linear" and plain * _UNEQUAL < profile.peaks.macs_per_second:
         nearer = (

@@ -224,7 +224,9 @@ def _heads_table(model: ModelProfile, name: str) -> Table:
     rows = []
     for block, times in blocks_of.items():
         cells = [digits(time) for time in times] + [""] * (count - len(times))
-        whole = sum(o.ms for o in model.operators if (o.module + ".").startswith(block.rpartition(".")[0] + "."))
+        parent, _, own = block.rpartition(".")
+        attention = parent if parent and not own.isdecimal() else block  # a mixer's windows lie around it, a list not
+        whole = sum(o.ms for o in model.operators if f"{o.module}.".startswith(f"{attention}."))
         rows.append((block, *cells, digits(whole)))
     share = sum(total.ms for total in heads.values()) / model.wall_ms
     return Table(
