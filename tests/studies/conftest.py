@@ -11,7 +11,8 @@ from effvit.train.config import TrainConfig
 @pytest.fixture(scope="session")
 def data(tmp_path_factory: pytest.TempPathFactory) -> PictureData:
     """Three classes of eight small pictures each."""
-    return find_data(write_photos(tmp_path_factory.mktemp("data"), classes=("ash", "birch", "cedar"), count=8))
+    folder = tmp_path_factory.mktemp("data")
+    return find_data(write_photos(folder, classes=("ash", "birch", "cedar"), count=8, size=(40, 36)))
 
 
 @pytest.fixture

@@ -80,7 +80,7 @@ def test_every_network_is_trained_with_every_seed(data: PictureData, config: Tra
 
 
 def test_networks_of_one_seed_see_the_same(data: PictureData, config: TrainConfig, tmp_path: Path) -> None:
-    same = train_all([tiny("one"), tiny("two")], data, config, tmp_path)
+    same = train_all([tiny("one"), tiny("two")], data, replace(config, epochs=1), tmp_path)
     one, two = (read_tensors(result.folder / "weights-last" / "model.safetensors") for result in same)
     assert all(torch.equal(one[name], two[name]) for name in one)
 
@@ -111,14 +111,15 @@ def test_an_interrupted_study_goes_on_exactly(data: PictureData, config: TrainCo
 def test_a_run_killed_before_its_first_step_is_begun_anew(
     data: PictureData, config: TrainConfig, tmp_path: Path
 ) -> None:
-    path = tmp_path / "tiny-0"
-    RunFolder.create(path, replace(config, model="tiny"), data).update_record(entrant={"network": "tiny"})
-    assert train_entrant(tiny(), data, config, path).failure is None
+    path = tmp_path / "linear-0"
+    RunFolder.create(path, replace(config, model="linear"), data).update_record(entrant={})
+    assert train_entrant(Entrant(name="linear", make=Linear), data, config, path).failure is None
 
 
 def test_other_settings_are_refused_before_anything_is_trained(
     data: PictureData, config: TrainConfig, tmp_path: Path
 ) -> None:
+    config = replace(config, epochs=1)
     train_all([tiny()], data, config, tmp_path)
     fewer = PictureData(data.root, data.class_names, data.train[1:], data.val, data.split, data.skipped)
     new = Entrant(name="new", make=never)
@@ -148,7 +149,8 @@ def test_a_failing_training_ends_only_itself(data: PictureData, config: TrainCon
 
 
 def test_the_moving_average_counts_where_there_is_one(data: PictureData, config: TrainConfig, tmp_path: Path) -> None:
-    (result,) = train_all([tiny()], data, replace(config, ema_decay=0.5), tmp_path)
+    linear = Entrant(name="linear", make=Linear)
+    (result,) = train_all([linear], data, replace(config, epochs=1, ema_decay=0.5), tmp_path)
     last = replace(result.epochs[-1], val_top1=0.25, val_top1_ema=0.5)
     assert replace(result, epochs=(*result.epochs[:-1], last)).top1 == 0.5
 

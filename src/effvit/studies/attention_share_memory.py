@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
+from functools import cache
 from pathlib import Path
 
 import torch
@@ -44,6 +45,7 @@ class Cost:
     """Multiply-accumulates of one picture."""
 
 
+@cache
 def cost_of(network: Subnetwork) -> Cost:
     """Parameters and multiply-accumulates, on shapes alone."""
     with torch.device("meta"):
