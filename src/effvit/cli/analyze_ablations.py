@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -16,14 +15,27 @@ from effvit.cli.options import (
     command_line,
     parse_size,
 )
+from effvit.cli.study_plans import (
+    RECIPE,
+    Data,
+    Epochs,
+    Folder,
+    Recipe,
+    Seeds,
+    Settings,
+    SpeedBatch,
+    StudyWorkers,
+    Threads,
+    listeners_of,
+    parse_seeds,
+    plan_study,
+)
 from effvit.errors import ConfigError
 
 if TYPE_CHECKING:
     from rich.table import Table
 
     from effvit.studies.ablation import Version
-
-_RECIPE = "scratch_small"
 
 
 def register(analyze: typer.Typer) -> None:
@@ -41,29 +53,23 @@ def register(analyze: typer.Typer) -> None:
 
 def ablations(
     model: Annotated[str, typer.Argument(help="Network whose rows to make, see `effvit models`.")] = "efficientvit_m4",
-    data: Annotated[
-        str | None, typer.Option(help="Photos to train on, as `effvit train` takes them.", metavar="DATA")
-    ] = None,
+    data: Data = None,
     rows: Annotated[
         str | None, typer.Option(help="Numbers of Table 6, such as 1,5,6; qk8 or v0.6 of Figure 7.", show_default="all")
     ] = None,
     figure7: Annotated[bool, typer.Option("--figure7", help="All points of Figure 7 as well.")] = False,
     rescale: Annotated[bool, typer.Option(help="Each row also with widths that give it the base's speed.")] = True,
     speed: Annotated[bool, typer.Option(help="Measure speed in torch and in ONNX Runtime.")] = True,
-    epochs: Annotated[int | None, typer.Option(help="Passes over the photos.", show_default="the recipe's")] = None,
+    epochs: Epochs = None,
     image_size: ImageSize = None,
-    seeds: Annotated[str, typer.Option(help="Each network is trained with each of these.")] = "0",
-    recipe: Annotated[str, typer.Option(help="Other settings of the training, see `effvit recipes`.")] = _RECIPE,
-    settings: Annotated[
-        list[str] | None, typer.Option("--set", help="Any other setting: field=value, augmentation.field=value.")
-    ] = None,
-    batch: Annotated[int, typer.Option(help="Pictures per call where speed is measured.")] = 16,
-    threads: Annotated[int, typer.Option(help="Threads within an operator.")] = 1,
-    workers: Annotated[
-        int | None, typer.Option(help="Processes that decode photos.", show_default="the recipe's")
-    ] = None,
+    seeds: Seeds = "0",
+    recipe: Recipe = RECIPE,
+    settings: Settings = None,
+    batch: SpeedBatch = 16,
+    threads: Threads = 1,
+    workers: StudyWorkers = None,
     device: Annotated[str, typer.Option(help=DEVICE_HELP, metavar="NAME")] = "cpu",
-    output: Annotated[Path | None, typer.Option(help="Folder of the study.", metavar="DIR")] = None,
+    output: Folder = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="List the rows and their cost, and stop.")] = False,
     as_json: Json = False,
 ) -> None:
@@ -72,7 +78,6 @@ def ablations(
     from effvit.analysis.ablations import find_ablations
     from effvit.cli.analysis_output import show
     from effvit.cli.render import emit, say
-    from effvit.cli.study_plans import listeners_of, parse_seeds, plan_study
     from effvit.cli.study_progress import StudyProgress
     from effvit.studies.ablation import plan_versions, study_ablations
     from effvit.studies.ablation_report import ablation_report

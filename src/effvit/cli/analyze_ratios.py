@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -16,6 +15,21 @@ from effvit.cli.options import (
     parse_numbers,
     parse_size,
 )
+from effvit.cli.study_plans import (
+    RECIPE,
+    Data,
+    Epochs,
+    Folder,
+    Recipe,
+    Seeds,
+    Settings,
+    SpeedBatch,
+    StudyWorkers,
+    Threads,
+    listeners_of,
+    parse_seeds,
+    plan_study,
+)
 from effvit.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -23,7 +37,6 @@ if TYPE_CHECKING:
 
     from effvit.studies.attention_share_curves import Curve
 
-_RECIPE = "scratch_small"
 _DECIDED = {"model": "FAMILY", "window": "FAMILY", "drop_path": "FAMILY, which has none,"}
 """Settings of a training that its own network would take; the families' networks do not."""
 
@@ -46,30 +59,24 @@ def ratios(
     families: Annotated[
         list[str], typer.Argument(help="deit_tiny, swin_tiny (or _small, _base), or ours.", metavar="FAMILY...")
     ],
-    data: Annotated[
-        str | None, typer.Option(help="Photos to train on, as `effvit train` takes them.", metavar="DATA")
-    ] = None,
+    data: Data = None,
     shares: Annotated[str, typer.Option(help="Attention layers, in percent of all.")] = "0,20,40,60,80,100",
     speed: Annotated[str, typer.Option(help="Times the baseline's speed; several make several curves.")] = "1.25",
     width: Annotated[
         str | None,
         typer.Option(help="Widths of the baselines, one a family.", show_default="the authors'"),
     ] = None,
-    epochs: Annotated[int | None, typer.Option(help="Passes over the photos.", show_default="the recipe's")] = None,
+    epochs: Epochs = None,
     image_size: Annotated[str, typer.Option(help="Side in pixels, or height and width.", metavar="SIZE")] = "224",
-    seeds: Annotated[str, typer.Option(help="Each network is trained with each of these.")] = "0",
-    recipe: Annotated[str, typer.Option(help="Other settings of the training, see `effvit recipes`.")] = _RECIPE,
-    settings: Annotated[
-        list[str] | None, typer.Option("--set", help="Any other setting: field=value, augmentation.field=value.")
-    ] = None,
+    seeds: Seeds = "0",
+    recipe: Recipe = RECIPE,
+    settings: Settings = None,
     tolerance: Annotated[float, typer.Option(help="Percent by which a speed may be missed.")] = 3.0,
-    batch: Annotated[int, typer.Option(help="Pictures per call where speed is measured.")] = 16,
-    threads: Annotated[int, typer.Option(help="Threads within an operator.")] = 1,
-    workers: Annotated[
-        int | None, typer.Option(help="Processes that decode photos.", show_default="the recipe's")
-    ] = None,
+    batch: SpeedBatch = 16,
+    threads: Threads = 1,
+    workers: StudyWorkers = None,
     device: Annotated[str, typer.Option(help=DEVICE_HELP, metavar="NAME")] = "cpu",
-    output: Annotated[Path | None, typer.Option(help="Folder of the study.", metavar="DIR")] = None,
+    output: Folder = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="List the networks and their cost, and stop.")] = False,
     as_json: Json = False,
 ) -> None:
@@ -77,7 +84,6 @@ def ratios(
     from effvit import timing
     from effvit.cli.analysis_output import show
     from effvit.cli.render import emit, say
-    from effvit.cli.study_plans import listeners_of, parse_seeds, plan_study
     from effvit.cli.study_progress import StudyProgress
     from effvit.device import find_device
     from effvit.studies.attention_share import plan_curves, study_attention_share

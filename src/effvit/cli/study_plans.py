@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
 
 from effvit.cli.options import assignments_of
 from effvit.errors import ConfigError
@@ -13,6 +16,21 @@ if TYPE_CHECKING:
     from effvit.cli.plans import TrainingPlan
     from effvit.cli.study_progress import StudyProgress
     from effvit.studies.listeners import Listeners
+
+RECIPE = "scratch_small"
+"""Where settings come from unless another recipe is named."""
+
+Data = Annotated[str | None, typer.Option(help="Photos to train on, as `effvit train` takes them.", metavar="DATA")]
+Epochs = Annotated[int | None, typer.Option(help="Passes over the photos.", show_default="the recipe's")]
+Seeds = Annotated[str, typer.Option(help="Each network is trained with each of these.")]
+Recipe = Annotated[str, typer.Option(help="Other settings of the training, see `effvit recipes`.")]
+Settings = Annotated[
+    list[str] | None, typer.Option("--set", help="Any other setting: field=value, augmentation.field=value.")
+]
+SpeedBatch = Annotated[int, typer.Option(help="Pictures per call where speed is measured.")]
+Threads = Annotated[int, typer.Option(help="Threads within an operator.")]
+StudyWorkers = Annotated[int | None, typer.Option(help="Processes that decode photos.", show_default="the recipe's")]
+Folder = Annotated[Path | None, typer.Option(help="Folder of the study.", metavar="DIR")]
 
 
 def parse_seeds(text: str) -> tuple[int, ...]:
