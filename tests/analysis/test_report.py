@@ -28,7 +28,7 @@ def report() -> Report:
         kind="profile",
         title="A title",
         conditions="on some machine",
-        findings=(f"found {HOSTILE}",),
+        findings=(f"found {HOSTILE} in `a.b<c>`",),
         tables=(Table(title="Numbers", columns=("name", "ms"), rows=((HOSTILE, "1.25"), ("x", "10"))),),
         charts=(
             Chart(name="lines", title="Lines", caption="read it so", draw=draw),
@@ -71,5 +71,5 @@ def test_the_page_needs_nothing_from_elsewhere_and_runs_nothing(report: Report) 
     seen.feed(html)
     assert "script" not in seen.tags and "svg" in seen.tags and seen.tags.count("img") == 1
     assert all(link.startswith(("data:", "#")) for link in seen.links)
-    for text in ("A title", "on some machine", "1.25", "effvit x", "torch 2", "read it so"):
+    for text in ("A title", "on some machine", "1.25", "effvit x", "torch 2", "read it so", "<code>a.b&lt;c&gt;</code>"):
         assert text in html

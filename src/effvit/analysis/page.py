@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
+import re
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -36,7 +37,7 @@ _TEMPLATE = (
 <h2>What was found</h2>
 <ul>
 {% for finding in report.findings %}
-<li>{{ finding }}</li>
+<li>{{ finding|with_code }}</li>
 {% endfor %}
 </ul>
 {% endif %}
@@ -103,6 +104,7 @@ def page(report: Report, figures: Sequence[Figure] | None = None) -> str:
     import jinja2
 
     environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True)
+    environment.filters["with_code"] = _with_code
     environment_values: dict[str, Any] = report.record.get("environment", {})
     return environment.from_string(_TEMPLATE).render(
         report=report,
@@ -120,3 +122,10 @@ def _picture(chart: Chart, figure: Figure) -> str:
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=100)
     return f'<img alt="" src="data:image/png;base64,{base64.b64encode(buffer.getvalue()).decode()}">'
+
+
+def _with_code(text: str) -> Any:
+    """Markdown's `code` as HTML has it; everything else is text."""
+    from markupsafe import Markup, escape
+
+    return Markup(re.sub(r"`([^`]+)`", r"<code>\1</code>", str(escape(text))))
