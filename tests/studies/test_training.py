@@ -79,6 +79,16 @@ def test_every_network_is_trained_with_every_seed(data: PictureData, config: Tra
     assert again == results
 
 
+def test_what_is_finished_can_be_taken_alone(data: PictureData, config: TrainConfig, tmp_path: Path) -> None:
+    linear = Entrant(name="linear", make=Linear, description={})
+    other = Entrant(name="other", make=never, description={})
+    with pytest.raises(RunError, match=r"^nothing in .* is finished yet$"):
+        train_all([other], data, config, tmp_path, only_finished=True)
+    (trained,) = train_all([linear], data, config, tmp_path)
+    assert train_all([other, linear], data, config, tmp_path, only_finished=True) == [trained]
+    assert not (tmp_path / "other-0").exists()
+
+
 def test_networks_of_one_seed_see_the_same(data: PictureData, config: TrainConfig, tmp_path: Path) -> None:
     same = train_all([tiny("one"), tiny("two")], data, replace(config, epochs=1), tmp_path)
     one, two = (read_tensors(result.folder / "weights-last" / "model.safetensors") for result in same)

@@ -26,6 +26,7 @@ from effvit.cli.study_plans import (
     SpeedBatch,
     StudyWorkers,
     Threads,
+    Train,
     listeners_of,
     parse_seeds,
     plan_study,
@@ -60,6 +61,7 @@ def ablations(
     figure7: Annotated[bool, typer.Option("--figure7", help="All points of Figure 7 as well.")] = False,
     rescale: Annotated[bool, typer.Option(help="Each row also with widths that give it the base's speed.")] = True,
     speed: Annotated[bool, typer.Option(help="Measure speed in torch and in ONNX Runtime.")] = True,
+    train: Train = True,
     epochs: Epochs = None,
     image_size: ImageSize = None,
     seeds: Seeds = "0",
@@ -106,7 +108,7 @@ def ablations(
     assert output is not None
     budget = None
     if plan.data is not None:
-        budget = Budget(data=plan.data, config=plan.config, seeds=seed_numbers)
+        budget = Budget(data=plan.data, config=plan.config, seeds=seed_numbers, only_finished=not train)
         say(f"each network: {budget}")
     try:
         with timing.num_threads(threads), StudyProgress() as bar:

@@ -26,6 +26,7 @@ from effvit.cli.study_plans import (
     SpeedBatch,
     StudyWorkers,
     Threads,
+    Train,
     listeners_of,
     parse_seeds,
     plan_study,
@@ -66,6 +67,7 @@ def ratios(
         str | None,
         typer.Option(help="Widths of the baselines, one a family.", show_default="the authors'"),
     ] = None,
+    train: Train = True,
     epochs: Epochs = None,
     image_size: Annotated[str, typer.Option(help="Side in pixels, or height and width.", metavar="SIZE")] = "224",
     seeds: Seeds = "0",
@@ -117,7 +119,7 @@ def ratios(
     plan = plan_study(data, flags, settings or [], recipe, decided=_DECIDED)
     budget = None
     if plan.data is not None:
-        budget = Budget(data=plan.data, config=plan.config, seeds=seed_numbers)
+        budget = Budget(data=plan.data, config=plan.config, seeds=seed_numbers, only_finished=not train)
         curves = plan_curves(families, num_classes=len(plan.data.class_names), **asked)
     every = [curve for row in curves.values() for curve in row]
     if dry_run:

@@ -30,6 +30,7 @@ Settings = Annotated[
 SpeedBatch = Annotated[int, typer.Option(help="Pictures per call where speed is measured.")]
 Threads = Annotated[int, typer.Option(help="Threads within an operator.")]
 StudyWorkers = Annotated[int | None, typer.Option(help="Processes that decode photos.", show_default="the recipe's")]
+Train = Annotated[bool, typer.Option(help="Train what is missing; --no-train reports what is finished.")]
 Folder = Annotated[Path | None, typer.Option(help="Folder of the study.", metavar="DIR")]
 
 

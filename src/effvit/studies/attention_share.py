@@ -202,6 +202,7 @@ def study_attention_share(
             budget.config,
             folder / "runs",
             seeds=budget.seeds,
+            only_finished=budget.only_finished,
             command=command,
             on_step=tell.on_step,
             on_run=tell.on_run,

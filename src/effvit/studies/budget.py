@@ -20,6 +20,8 @@ class Budget:
     """How; the seeds are put in."""
     seeds: tuple[int, ...] = (0,)
     """A training of every network with each."""
+    only_finished: bool = False
+    """Whether nothing is trained: what is finished is taken, the rest has no accuracy yet."""
 
     def check(self, name: str, num_classes: int, image_size: tuple[int, int]) -> None:
         """Refuse a network that was made for other pictures.

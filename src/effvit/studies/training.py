@@ -89,6 +89,7 @@ def train_all(
     folder: Path | str,
     *,
     seeds: Sequence[int] = (0,),
+    only_finished: bool = False,
     command: str = "",
     on_step: Callable[[StudyStep], None] | None = None,
     on_run: Callable[[Trained], None] | None = None,
@@ -104,6 +105,7 @@ def train_all(
         config: How each is trained; its `model` and `seed` are put in for each run.
         folder: Where the run folders are, and come.
         seeds: Seeds.
+        only_finished: Whether to train nothing and leave out what is not finished.
         command: The command line, for the reader of a run folder.
         on_step: Told where everything is after every step.
         on_run: Told of every training that ended, those that were finished before included.
@@ -114,14 +116,18 @@ def train_all(
     Raises:
         ConfigError: If names or seeds are not allowed.
         RunError: If a run folder was made with other settings (before anything is trained), cannot be written
-            or continued, or if every training failed.
+            or continued, if every training failed, or nothing is finished where only that is wanted.
         DataError, WeightsError: As `effvit.train.loop.fit`.
     """
     _check_names(entrants, seeds)
     folder = make_output_folder(folder)
     wanted = [(entrant, seed, folder / f"{entrant.name}-{seed}") for seed in seeds for entrant in entrants]
     finished = {path: find_finished(entrant, data, config, path, seed=seed) for entrant, seed, path in wanted}
-    missing = [path for path, found in finished.items() if found is None]
+    if only_finished:
+        wanted = [entry for entry in wanted if finished[entry[2]] is not None]
+        if not wanted:
+            raise RunError(f"nothing in {folder} is finished yet")
+    missing = [path for _, _, path in wanted if finished[path] is None]
     clock = StudyClock(len(missing))
     results = []
     for entrant, seed, path in wanted:
