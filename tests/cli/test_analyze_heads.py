@@ -27,6 +27,12 @@ def vit():
 def small():
     return effvit.create_model("efficientvit_tiny", image_size=64)
 
+def broken():
+    network = small()
+    for parameter in network.parameters():
+        torch.nn.init.constant_(parameter, float("nan"))
+    return network
+
 def one_channel():
     return effvit.create_model("efficientvit_tiny", in_channels=1)
 """
@@ -158,3 +164,20 @@ def test_pictures_of_every_kind_of_source(photos: Path, tmp_path: Path) -> None:
         find_pictures(str(tmp_path / "empty"), 1)
     with pytest.raises(DataError, match="nowhere"):
         find_pictures(str(tmp_path / "nowhere"), 1)
+
+
+def test_weights_that_are_no_numbers_are_one_line(
+    photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = [
+        "nets_for_heads:broken",
+        "--data",
+        str(photos),
+        "--image-size",
+        "64",
+        "--output",
+        str(tmp_path / "out"),
+    ]
+    message = one_line([*HEADS, *arguments], capsys)
+    assert message.startswith("error: the attention maps of stages.0.0.attention.body")
+    assert message.endswith("are not finite: look at the weights\n") and not (tmp_path / "out").exists()

@@ -78,7 +78,7 @@ def ablations(
     """Table 6 and Figure 7: every row plain and at the base's measured speed; cost, speed, accuracy on your photos."""
     from effvit import timing
     from effvit.analysis.ablations import find_ablations
-    from effvit.cli.analysis_output import show
+    from effvit.cli.analysis_output import report_folder, show
     from effvit.cli.render import emit, say
     from effvit.cli.study_progress import StudyProgress
     from effvit.studies.ablation import plan_versions, study_ablations
@@ -111,7 +111,7 @@ def ablations(
         budget = Budget(data=plan.data, config=plan.config, seeds=seed_numbers, only_finished=not train)
         say(f"each network: {budget}")
     try:
-        with timing.num_threads(threads), StudyProgress() as bar:
+        with report_folder(output, data=data), timing.num_threads(threads), StudyProgress() as bar:
             study = study_ablations(
                 plan.network.config,
                 wanted,

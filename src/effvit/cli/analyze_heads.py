@@ -64,7 +64,7 @@ def heads(
     output: Output = None,
     as_json: Json = False,
 ) -> None:
-    """Similarity of attention heads, per block, on pictures (Fig. 4 of the paper), for any model with attention."""
+    """How alike attention heads are, per block, on pictures: Figure 4, for any model with attention."""
     from contextlib import ExitStack
     from dataclasses import replace
 
@@ -72,10 +72,9 @@ def heads(
 
     from effvit.analysis.heads.report import heads_report
     from effvit.analysis.heads.study import MapChoice, Pictures, study_heads
-    from effvit.cli.analysis_output import show
+    from effvit.cli.analysis_output import report_folder, show
     from effvit.cli.render import progress, say
     from effvit.device import find_device
-    from effvit.files import output_folder
     from effvit.model.sources import find_model
 
     check_positive(num_pictures=num_pictures, batch_size=batch_size, picture=picture)
@@ -89,8 +88,7 @@ def heads(
     pictures = Pictures(samples=samples, batch_size=batch_size, num_workers=workers)
     studies: list[Study] = []
     with ExitStack() as stack:
-        if output is not None:
-            stack.enter_context(output_folder(output))
+        stack.enter_context(report_folder(output, models=models, data=data))
         for source in models:
             torch.manual_seed(0)  # random weights are the same each time
             found = find_model(source, image_size=size, weights=weights_for(source, weights, models))

@@ -64,20 +64,18 @@ def prune(
     output: Output = None,
     as_json: Json = False,
 ) -> None:
-    """Score channels, heads and widths (Taylor, Fig. 5 of the paper), plan a smaller network, and cut it exactly.
+    """Score channels, heads and widths (Taylor), plan a smaller network, and cut it exactly: Figure 5.
 
     With --output also the pruned weights, which `effvit train DATA --weights OUTPUT` goes on with.
     """
-    from contextlib import ExitStack
 
     from effvit.analysis.pruning.knobs import KIND_NAMES, check_kinds
     from effvit.analysis.pruning.limits import parse_limit
-    from effvit.cli.analysis_output import show
+    from effvit.cli.analysis_output import report_folder, show
     from effvit.cli.pruning_jobs import Timed, prune_model
     from effvit.cli.pruning_pictures import Scoring
     from effvit.cli.render import say
     from effvit.device import find_device
-    from effvit.files import output_folder
 
     check_positive(batches=batches, batch_size=batch_size, latency_batch=latency_batch, threads=threads)
     check_threads(threads)
@@ -92,9 +90,7 @@ def prune(
         num_workers=workers,
         device=str(find_device(device)),
     )
-    with ExitStack() as stack:
-        if output is not None:
-            stack.enter_context(output_folder(output))
+    with report_folder(output, models=[model], data=data):
         report = prune_model(
             model,
             data,

@@ -82,9 +82,9 @@ def ratios(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="List the networks and their cost, and stop.")] = False,
     as_json: Json = False,
 ) -> None:
-    """Figure 3: networks of one measured speed with 0 to 100 % attention; their accuracy and memory-bound share."""
+    """How much attention: accuracy and memory-bound share of networks of one measured speed, Figure 3."""
     from effvit import timing
-    from effvit.cli.analysis_output import show
+    from effvit.cli.analysis_output import report_folder, show
     from effvit.cli.render import emit, say
     from effvit.cli.study_progress import StudyProgress
     from effvit.device import find_device
@@ -130,7 +130,7 @@ def ratios(
         say(f"{sum(len(curve.shares) for curve in every)} networks, each: {budget}")
     how = SpeedSettings(batch_size=batch, num_threads=threads, device=where, tolerance=tolerance / 100)
     try:
-        with timing.num_threads(threads), StudyProgress() as bar:
+        with report_folder(output, data=data), timing.num_threads(threads), StudyProgress() as bar:
             study = study_attention_share(
                 curves,
                 output,

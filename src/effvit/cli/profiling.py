@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from contextlib import nullcontext
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -60,9 +59,8 @@ def profile(
     as_json: Json = False,
 ) -> None:
     """Where the time of models goes, by class of operators, stage and head, and what would make them faster."""
-    from effvit.cli.analysis_output import show
+    from effvit.cli.analysis_output import report_folder, show
     from effvit.errors import ConfigError
-    from effvit.files import output_folder
 
     check_positive(batch=batch, threads=threads, rounds=rounds)
     check_threads(threads)
@@ -73,7 +71,7 @@ def profile(
     }
     if cost_only and (flags := [flag for flag, is_given in measuring.items() if is_given]):
         raise ConfigError(f"--cost-only measures nothing: leave out {', '.join(flags)}")
-    with nullcontext() if output is None else output_folder(output) as folder:
+    with report_folder(output, models=models) as folder:
         if cost_only:
             report = _counted(models, size, weights, batch)
         else:

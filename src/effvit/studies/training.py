@@ -23,6 +23,7 @@ from effvit.errors import ConfigError, RunError, first_line
 from effvit.files import make_output_folder, read_json, remove, write_json
 from effvit.model.network import EfficientViT
 from effvit.model.tensors import WEIGHTS_FILE, write_tensors
+from effvit.studies.holding import held
 from effvit.studies.kept import as_json
 from effvit.studies.progress import StudyClock, StudyStep
 from effvit.train.checkpoint import FREE_ON_RESUME
@@ -116,7 +117,8 @@ def train_all(
     Raises:
         ConfigError: If names or seeds are not allowed.
         RunError: If a run folder was made with other settings (before anything is trained), cannot be written
-            or continued, if every training failed, or nothing is finished where only that is wanted.
+            or continued, if another process trains it, if every training failed, or nothing is finished where only
+            that is wanted.
         DataError, WeightsError: As `effvit.train.loop.fit`.
     """
     _check_names(entrants, seeds)
@@ -140,7 +142,8 @@ def train_all(
                 if on_step is not None:
                     on_step(at)
 
-            result = train_entrant(entrant, data, config, path, seed=seed, command=command, on_step=tell)
+            with held(path):
+                result = train_entrant(entrant, data, config, path, seed=seed, command=command, on_step=tell)
         results.append(result)
         if on_run is not None:
             on_run(result)

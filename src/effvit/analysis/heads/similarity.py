@@ -120,7 +120,8 @@ def head_similarity(
 
     Raises:
         DataError: If there are no pictures.
-        ConfigError: If the network does not run on these pictures, or has no attention that can be read.
+        ConfigError: If the network does not run on these pictures, has no attention that can be read, or gives maps
+            that are not finite.
 
     Source: arXiv:2305.07027, Sec. 2.2. The paper does not say in which order it averages; the mean of the largest,
     as here, is no less than the largest of the mean, which `pairs` has.
@@ -136,6 +137,8 @@ def head_similarity(
         for images in batches:
             try:
                 network(images.to(device))
+            except ConfigError:
+                raise  # of ours, about the maps
             except (AssertionError, RuntimeError, TypeError, ValueError) as error:
                 size = " x ".join(map(str, images.shape[1:]))
                 raise ConfigError(
@@ -192,6 +195,8 @@ class _Sums:
         of_window = torch.full((W,), torch.nan, dtype=torch.float64)
         if not valid.any():
             return of_window
+        if not maps.isfinite().all():
+            raise ConfigError(f"the attention maps of {self.name} are not finite: look at the weights")
         found = likeness(maps[valid], None if inside is None else inside[valid])
         self.num_windows += len(found.flatness)
         self.flatness += found.flatness.mean(1).sum().cpu()
