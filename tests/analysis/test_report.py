@@ -71,5 +71,6 @@ def test_the_page_needs_nothing_from_elsewhere_and_runs_nothing(report: Report) 
     seen.feed(html)
     assert "script" not in seen.tags and "svg" in seen.tags and seen.tags.count("img") == 1
     assert all(link.startswith(("data:", "#")) for link in seen.links)
-    for text in ("A title", "on some machine", "1.25", "effvit x", "torch 2", "read it so", "<code>a.b&lt;c&gt;</code>"):
+    for text in ("A title", "on some machine", "1.25", "effvit x", "torch 2", "read it so"):
         assert text in html
+    assert "<code>a.b&lt;c&gt;</code>" in html
