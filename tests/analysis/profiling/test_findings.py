@@ -89,8 +89,23 @@ def test_a_batch_norm_folds_by_the_function_that_fits_the_model() -> None:
             "10 us for each of 100 operators: a larger batch, `effvit.rewrite` (fewer operators)",
         ),
         ({"batch_size": 64}, "cpu", "10 us for each of 100 operators: `torch.compile` or an exported file"),
-        ({"is_compiled": True}, "cpu", "Guards and calls around compiled kernels"),
-        ({}, "cuda", "The GPU waits for the processor, 10 us for each of 100 operators: a larger batch, a CUDA graph"),
+        (
+            {"is_compiled": True},
+            "cpu",
+            "Guards and calls around compiled kernels, 10 us for each of 100 operators: a larger batch or a file"
+            " compiled ahead of time take most of it away.",
+        ),
+        (
+            {"is_compiled": True, "batch_size": 64},
+            "cpu",
+            "100 operators: a file compiled ahead of time takes most of it away.",
+        ),
+        (
+            {},
+            "cuda",
+            "The GPU waits for the processor, 10 us for each of 100 operators: a larger batch or a CUDA graph"
+            " (`torch.compile(mode='reduce-overhead')`) take most of it away.",
+        ),
     ],
 )
 def test_time_between_operators_is_told_per_operator(facts: dict[str, object], device: str, said: str) -> None:
@@ -126,6 +141,24 @@ def test_every_cause_has_a_remedy_in_whole_sentences(is_ours: bool, is_compiled:
         text = remedy(cause, total, one, profile(one, device=device))
         assert text.endswith(".") and text[0].isupper() and "  " not in text and "{" not in text, cause
     assert set(NEARER) == COMPUTING and not set(REMEDIES) & COMPUTING
+
+
+@pytest.mark.parametrize("is_ours", [True, False])
+def test_a_compiled_network_is_not_told_to_be_compiled(is_ours: bool) -> None:
+    products = [operator(cause, 1, num_macs=1_000_000, bytes_moved=1_000) for cause in COMPUTING]
+    others = [operator(cause, 1, name=f"aten::{cause}") for cause in CAUSES if cause not in {"between", *COMPUTING}]
+    copies = operator("inner_copies", 9, name="aten::copy_ in aten::addmm")
+    eager, compiled = (
+        model(*products, *others, copies, between_ms=1, is_ours=is_ours, is_compiled=one) for one in (False, True)
+    )
+    told = {cause: remedy(cause, total, eager, profile(eager)) for cause, total in costs_of(eager).items()}
+    again = {cause: remedy(cause, total, compiled, profile(compiled)) for cause, total in costs_of(compiled).items()}
+    assert "or a compiled or exported network." in told["convolution"] and "`torch.compile`" in told["additions"]
+    assert "or an exported network." in again["convolution"] and "or an exported network." in again["pointwise"]
+    assert "a runtime (ONNX Runtime, OpenVINO) fuses" in again["additions"]
+    assert "as an exported network has" in again["inner_copies"]
+    for text in again.values():
+        assert "compiled or" not in text and "a compiler or" not in text and "`torch.compile`" not in text
 
 
 @pytest.mark.parametrize(

@@ -52,6 +52,13 @@ NEARER: dict[str, str] = {
 }
 """Cause that multiplies -> what brings it nearer to the machine's limit."""
 
+_COMPILED_ALREADY = {
+    "a compiled or exported network": "an exported network",
+    "a compiler or runtime (`torch.compile`, ONNX Runtime, OpenVINO)": "a runtime (ONNX Runtime, OpenVINO)",
+    "a compiler or runtime": "a runtime",
+}
+"""Advice -> what is left of it for a network that is compiled."""
+
 
 def remedy(cause: str, total: Sum, model: ModelProfile, profile: Profile) -> str:
     """What would remove a cost, in a sentence or two.
@@ -62,6 +69,15 @@ def remedy(cause: str, total: Sum, model: ModelProfile, profile: Profile) -> str
         model: Where.
         profile: With the machine's limits.
     """
+    text = _remedy(cause, total, model, profile)
+    if model.is_compiled:
+        for advice, left in _COMPILED_ALREADY.items():
+            text = text.replace(advice, left)
+    return text
+
+
+def _remedy(cause: str, total: Sum, model: ModelProfile, profile: Profile) -> str:
+    """The same for a network of which nothing is compiled yet."""
     if cause in COMPUTING:
         return _of_products(cause, total, model, profile)
     if cause in ("between", "dispatch"):
@@ -111,13 +127,14 @@ def _of_overhead(cause: str, total: Sum, model: ModelProfile, profile: Profile) 
     count = sum((operator.cause == "dispatch") == (cause == "dispatch") for operator in model.operators)
     calls = "calls" if cause == "dispatch" else "operators"
     each = f"{digits(total.ms / max(1, count) * 1e3)} us for each of {count} {calls}"
-    larger = "" if model.batch_size >= _LARGE_BATCH else "a larger batch, "
+    is_large = model.batch_size >= _LARGE_BATCH
+    larger, or_takes = ("", "{} takes") if is_large else ("a larger batch, ", "a larger batch or {} take")
     if profile.device != "cpu":
-        graph = "a CUDA graph (`torch.compile(mode='reduce-overhead')`) takes"
-        return f"The GPU waits for the processor, {each}: {larger}{graph} most of it away."
+        graph = or_takes.format("a CUDA graph (`torch.compile(mode='reduce-overhead')`)")
+        return f"The GPU waits for the processor, {each}: {graph} most of it away."
     if model.is_compiled:
-        ahead = f"{larger}a file compiled ahead of time"
-        return f"Guards and calls around compiled kernels, {each}: {ahead} takes most of it away."
+        ahead = or_takes.format("a file compiled ahead of time")
+        return f"Guards and calls around compiled kernels, {each}: {ahead} most of it away."
     source = "Views move nothing, but each is a call" if cause == "dispatch" else "Python, dispatch and freeing memory"
     fewer = "`effvit.rewrite` (fewer operators), " if model.is_ours else ""
     return f"{source}, {each}: {larger}{fewer}`torch.compile` or an exported file take most of it away."
