@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -48,15 +49,22 @@ def as_svg(figure: Figure) -> str:
     return text[text.index("<svg") :]
 
 
-def plain_log_ticks(axis: XAxis | YAxis, *, is_wide: bool = False) -> None:
+_TICKS = ((3.0, (1.0,)), (1.5, (1.0, 2.0, 5.0)), (0.0, (1.0, 1.5, 2.0, 3.0, 5.0, 7.0)))
+"""Decades above which an axis has these ticks in each; with more of them their labels run together."""
+
+
+def plain_log_ticks(axis: XAxis | YAxis) -> None:
     """Label a logarithmic axis with 1, 1.5, 2, 3, 5, 7, 10 ... as plain numbers instead of powers.
 
+    Over 1.5 decades 1, 2, 5, 10 ... are left, over 3 decades the powers of ten.
+
     Args:
-        axis: Of a panel.
-        is_wide: Whether it covers so much that 1, 2, 5, 10 ... are enough.
+        axis: Of a panel, logarithmic and with everything drawn: its range decides.
     """
     from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
-    axis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0) if is_wide else (1.0, 1.5, 2.0, 3.0, 5.0, 7.0)))
+    low, high = sorted(axis.get_view_interval())
+    decades = math.log10(high / low) if low > 0 else 0.0
+    axis.set_major_locator(LogLocator(subs=next(ticks for least, ticks in _TICKS if decades >= least)))
     axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,g}"))
     axis.set_minor_formatter(NullFormatter())

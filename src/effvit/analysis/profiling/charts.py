@@ -112,7 +112,7 @@ def roofline_chart(profile: Profile) -> Figure:
     left.set_xscale("log")
     left.set_yscale("log")
     for axis in (left.xaxis, left.yaxis):
-        plain_log_ticks(axis, is_wide=True)
+        plain_log_ticks(axis)
     left.set_xlabel("MACs per byte moved")
     left.set_ylabel("GMAC per second")
     for cause in dict.fromkeys(cause for _, cause, _ in points):
