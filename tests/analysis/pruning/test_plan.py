@@ -145,9 +145,10 @@ def test_latency_is_met_by_halving() -> None:
     [
         (
             "macs=10%",
-            r"the limit macs=10% cannot be met: that is 3.3e-06 M MACs, .* 1.1e-05 M MACs, 33.3% of 3.3e-05 M",
+            r"the limit macs=10% cannot be met: that is 3.3 MACs, .* 11 MACs, 33.3% of 33 MACs",
         ),
-        ("params=1k", "nothing to prune: the network takes 6.6e-05 M parameters already, and the limit is 0.001 M"),
+        ("params=1k", "nothing to prune: the network takes 66 parameters already, and the limit is 0.001 M"),
+        ("macs=1", "the limit macs=1 cannot be met: that is 1 MACs"),
         ("latency=10%", "the limit latency=10% cannot be met: that is 3.3 ms, .* to is 11 ms, 33.3% of 33 ms"),
         ("latency=40ms", "nothing to prune: the network takes 33 ms already, and the limit is 40 ms"),
     ],
@@ -169,6 +170,8 @@ def test_what_cannot_be_met_is_said(limit: str, message: str) -> None:
         ("macs=140M", Limit(kind="macs", amount=140e6, is_share=False)),
         ("params = 1.5m", Limit(kind="params", amount=1.5e6, is_share=False)),
         ("LATENCY=6ms", Limit(kind="latency", amount=6, is_share=False)),
+        ("macs=1234567", Limit(kind="macs", amount=1234567, is_share=False)),
+        ("params=1k", Limit(kind="params", amount=1000, is_share=False)),
     ],
 )
 def test_limits_are_read(text: str, limit: Limit) -> None:
@@ -184,9 +187,10 @@ def test_other_limits_are_refused(text: str) -> None:
         parse_limit(text)
 
 
-@pytest.mark.parametrize("text", ["macs=100%", "macs=0%", "latency=250%", "params=0"])
+@pytest.mark.parametrize("text", ["macs=100%", "macs=0%", "macs=100.001%", "latency=250%", "params=0"])
 def test_limits_without_sense_are_refused(text: str) -> None:
-    with pytest.raises(ConfigError, match=r"a limit in percent must be above 0%|limit params must be above 0, got 0"):
+    message = "a limit must be above 0" if text == "params=0" else "a limit in percent must be above 0% and below 100%"
+    with pytest.raises(ConfigError, match=rf"^{message}, got {text}$"):
         parse_limit(text)
 
 

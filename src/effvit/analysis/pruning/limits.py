@@ -11,6 +11,10 @@ from effvit.errors import ConfigError
 LimitKind = Literal["macs", "params", "latency"]
 _ALLOWED = "macs=70%, macs=140M, params=3M, latency=80% or latency=6ms"
 _UNITS = {"": 1.0, "k": 1e3, "m": 1e6, "g": 1e9}
+_WRITTEN = (("M", 1e6), ("k", 1e3), ("", 1.0))
+"""Unit and from which amount on it is written; the last for all below."""
+_FEWEST_IN_MILLIONS = 1000
+"""Amount from which on it is told in millions."""
 _LIMIT = re.compile(r"(macs|params|latency)\s*=\s*(\d+(?:\.\d+)?)\s*(%|ms|k|m|g|)", re.IGNORECASE)
 
 
@@ -29,9 +33,9 @@ class Limit:
         if self.kind not in ("macs", "params", "latency"):
             raise ConfigError(f"limit must be one of {_ALLOWED}, got kind {self.kind!r}")
         if self.is_share and not 0 < self.amount < 1:
-            raise ConfigError(f"a limit in percent must be above 0% and below 100%, got {self.amount:.4g} of the whole")
+            raise ConfigError(f"a limit in percent must be above 0% and below 100%, got {self}")
         if not self.amount > 0:
-            raise ConfigError(f"limit {self.kind} must be above 0, got {self.amount}")
+            raise ConfigError(f"a limit must be above 0, got {self}")
 
     def absolute(self, full: float) -> float:
         """The largest amount allowed, of a network that takes `full`.
@@ -51,12 +55,15 @@ class Limit:
         if self.kind == "latency":
             return f"{amount:.3g} ms"
         unit = "MACs" if self.kind == "macs" else "parameters"
-        return f"{amount / 1e6:.4g} M {unit}"
+        return f"{amount / 1e6:.4g} M {unit}" if amount >= _FEWEST_IN_MILLIONS else f"{amount:g} {unit}"
 
     def __str__(self) -> str:
         if self.is_share:
-            return f"{self.kind}={self.amount * 100:.4g}%"
-        return f"latency={self.amount:g}ms" if self.kind == "latency" else f"{self.kind}={self.amount / 1e6:g}M"
+            return f"{self.kind}={self.amount * 100:.10g}%"
+        if self.kind == "latency":
+            return f"latency={self.amount:g}ms"
+        unit, size = next((unit, size) for unit, size in _WRITTEN if self.amount >= size or size == 1)
+        return f"{self.kind}={self.amount / size:.10g}{unit}"
 
 
 def parse_limit(text: str) -> Limit:
