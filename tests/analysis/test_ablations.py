@@ -130,8 +130,11 @@ def test_rows_are_found_in_the_papers_order() -> None:
     assert find_ablations(figure7=True) == (*TABLE6, *FIGURE7)
     assert [row.key for row in find_ablations([" 6", "5", "qk8"])] == ["1", "5", "6", "qk8"]
     assert [row.key for row in find_ablations([])] == ["1"]
-    with pytest.raises(ConfigError, match=r"unknown row '12' .*known: 1, 2, 3"):
-        find_ablations(["5", "12"])
+    for key in ("12", "99", "1.5", ""):  # near 1, 9 and 5 as texts, and no slips of the pen for them
+        with pytest.raises(ConfigError, match=rf"^unknown row '{key}'; known: 1, 2, 3"):
+            find_ablations(["5", key])
+    with pytest.raises(ConfigError, match=r"unknown row 'qk88' \(did you mean 'qk8'\?\)"):
+        find_ablations(["qk88"])
 
 
 def test_a_base_that_is_no_network_of_the_family() -> None:

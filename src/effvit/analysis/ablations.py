@@ -209,6 +209,8 @@ def find_ablations(keys: Iterable[str] | None = None, *, figure7: bool = False) 
     wanted = {BASE.key, *(key.strip() for key in keys)} if keys is not None else {row.key for row in TABLE6}
     for key in wanted:
         if key not in ABLATIONS:
+            if not any(map(str.isalpha, key)):  # a number: 99 is no slip of the pen for 9
+                raise ConfigError(f"unknown row {key!r}; known: {', '.join(ABLATIONS)}")
             raise ConfigError(unknown_name("row", key, ABLATIONS))
     if figure7:
         wanted |= {point.key for point in FIGURE7}
