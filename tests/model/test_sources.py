@@ -86,7 +86,7 @@ def test_a_function_of_ones_own(here: Path) -> None:
     ("name", "message"),
     [
         ("my_own_networks:broken", r"^my_own_networks:broken\(\) failed: ValueError: no such thing$"),
-        ("my_own_networks:number", r"^my_own_networks:number\(\) gave a int, not a torch.nn.Module$"),
+        ("my_own_networks:number", r"^my_own_networks:number\(\) gave int, not a torch.nn.Module$"),
         ("my_own_networks:nothing", r"^cannot get my_own_networks:nothing \(.*has no attribute 'nothing'.*module.path"),
         ("my_broken_networks:tiny", r"^my_broken_networks cannot be imported: SyntaxError: "),
         ("no_such_module:tiny", r"^cannot get no_such_module:tiny \(No module named 'no_such_module'\)"),

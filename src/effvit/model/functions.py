@@ -47,5 +47,5 @@ def call_function(source: str) -> nn.Module:
     except Exception as error:  # whatever that function raises
         raise ConfigError(f"{source}() failed: {type(error).__name__}: {first_line(error)}") from error
     if not isinstance(network, nn.Module):
-        raise ConfigError(f"{source}() gave a {type(network).__name__}, not a torch.nn.Module")
+        raise ConfigError(f"{source}() gave {type(network).__name__}, not a torch.nn.Module")
     return network
