@@ -46,7 +46,14 @@ def test_a_dry_run_lists_the_networks_and_measures_nothing(app: typer.Typer) -> 
             ["deit_tiny", "--dry-run", "--shares", "0,x"],
             "--shares must be numbers from 0 up .* got '0,x'",
         ),
-        (["deit_tiny", "--dry-run", "--shares", "0,120"], r"a share of attention must be in 0..1, got 1.2"),
+        (
+            ["deit_tiny", "--dry-run", "--shares", "0,120"],
+            "^--shares must be different percentages from 0 to 100, got '0,120'$",
+        ),
+        (
+            ["deit_tiny", "--dry-run", "--shares", "50,50"],
+            "^--shares must be different percentages from 0 to 100, got '50,50'$",
+        ),
         (["deit_tiny", "--dry-run", "--speed", "0"], "speeds must be above 0"),
         (["deit_tiny", "--dry-run", "--width", "20"], "must be a multiple of 8, got 20"),
         (["deit_tiny", "swin_tiny", "--dry-run", "--width", "48"], "widths must be as many as families, 2"),

@@ -103,7 +103,7 @@ def ratios(
     assert size is not None
     asked: dict[str, Any] = {
         "image_size": size,
-        "shares": [share / 100 for share in _numbers(shares, "--shares")],
+        "shares": [percent / 100 for percent in _percents(shares)],
         "speeds": _numbers(speed, "--speed"),
         "widths": None if width is None else parse_numbers(width, "--width"),
     }
@@ -153,6 +153,14 @@ def _numbers(text: str, flag: str) -> list[float]:
         numbers = [-1.0]
     if not all(0 <= number < 1e9 for number in numbers):
         raise ConfigError(f"{flag} must be numbers from 0 up with commas between them, got {text!r}")
+    return numbers
+
+
+def _percents(text: str) -> list[float]:
+    """`0,20` -> [0.0, 20.0]: different numbers from 0 to 100."""
+    numbers = _numbers(text, "--shares")
+    if max(numbers) > 100 or len(set(numbers)) != len(numbers):
+        raise ConfigError(f"--shares must be different percentages from 0 to 100, got {text!r}")
     return numbers
 
 
