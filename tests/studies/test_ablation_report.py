@@ -59,13 +59,10 @@ def test_findings_say_what_is_clear_and_what_is_not(study: AblationStudy) -> Non
     # Sampling: 100 sqrt(2 x .51 x .49 / 1000) = 2.24; the means of the differences have a standard error of .71.
     assert "Row 1 reaches 51.0% (± 1.4 between seeds). Differences up to 4.6 points can be chance" in text
     assert "at most 2.2 from the choice of the pictures, 0.7 from the spread between seeds" in text
-    assert (
-        "At the base's speed 1 of 2 rows differ by more than chance does: 2 (Swin block for the sandwich) -20.0" in text
-    )
-    assert (
-        "2 of 3 rows differ by more than chance does: 2 (Swin block for the sandwich) -29.0, qk8 (Q/K width 8) +11.0;"
-    )
-    assert "1 of them in the direction the paper reports" in text
+    assert "At the base's speed 1 of 2 rows differs by more than chance does: 2 (Swin block for the" in text
+    assert "(Swin block for the sandwich) -20.0; 1 of 1 in the direction the paper reports" in text
+    assert "At the base's widths 2 of 3 rows differ by more than chance does: 2 (Swin block for the sandwich)" in text
+    assert " -29.0, qk8 (Q/K width 8) +11.0; 1 of 2 in the direction the paper reports" in text
     assert "run at 1.05 (row qk8) to 1.30 (row 2) times its speed in torch" in text
     assert "2 rows were brought to the base's speed by width; the furthest from it was off by 1.0%" in text
     assert "measured beside all others, row 2 is, at 1.020." in text
@@ -78,8 +75,20 @@ def test_findings_say_what_is_clear_and_what_is_not(study: AblationStudy) -> Non
 def test_one_seed_is_told_as_one() -> None:
     text = as_text(ablation_report(a_study({"1": {0: 0.5}, "5": {0: 0.5}})))
     assert "with one seed, the spread between trainings is not known and comes on top" in text
-    assert "none of 1 rows differs by more than chance does" in text
+    assert "At the base's widths the one row does not differ by more than chance does." in text
+    assert "seed 0\n" in text or "seed 0;" in text
     assert "±" not in text
+
+
+def test_one_row_is_told_as_one() -> None:
+    speeds = {name: SPEEDS[name] for name in ("efficientvit_m4-1", "efficientvit_m4-2", "efficientvit_m4-2-120")}
+    study = a_study({"1": {0: 0.5}, "2": {0: 0.1}}, {"2": (120, {0: 0.5})}, speeds=speeds, num_val=1000)
+    text = "\n".join(ablation_report(study).findings)
+    assert "At the base's widths the one row differs by more than chance does: 2 (" in text
+    assert "1 of 1 in the direction the paper reports" in text
+    assert "At the base's widths the row runs at 1.30 (row 2) times its speed in torch" in text
+    assert "1 row was brought to the base's speed by width; it was off by 1.0% when its widths were found" in text
+    assert "measured beside all others, it runs at 1.020." in text
 
 
 def test_the_order_is_compared_with_the_papers() -> None:

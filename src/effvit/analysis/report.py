@@ -16,6 +16,11 @@ if TYPE_CHECKING:
 _DOTS_PER_INCH = 130
 
 
+def counted(count: int, what: str) -> str:
+    """`1 row`, `2 rows`, `1,280 pictures`."""
+    return f"{count:,} {what}" if count == 1 else f"{count:,} {what}s"
+
+
 @dataclass(frozen=True, kw_only=True)
 class Table:
     """Cells that are texts already: units and digits are the maker's choice."""

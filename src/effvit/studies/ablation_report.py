@@ -6,7 +6,7 @@ import statistics
 from collections.abc import Iterator
 
 from effvit.analysis.ablations import BASE
-from effvit.analysis.report import Chart, Report, Table
+from effvit.analysis.report import Chart, Report, Table, counted
 from effvit.analysis.scaling import Match
 from effvit.environment import machine
 from effvit.studies.ablation import AblationStudy, Version
@@ -103,11 +103,15 @@ def _accuracy_findings(study: AblationStudy, limit: Chance) -> Iterator[str]:
         clear = [(version.ablation, found.mean) for version, found in own if abs(found.mean) > limit.limit]
         listed = ", ".join(f"{row.key} ({row.text}) {mean:+.1f}" for row, mean in clear)
         agreeing = sum((mean > 0) == (row.reported_points > 0) for row, mean in clear)
+        rows = f"{len(clear)} of {len(own)} rows" if len(own) > 1 else "the one row"
+        verb = "differs" if len(clear) == 1 else "differ"
         verdict = (
-            f"{len(clear)} of {len(own)} rows differ by more than chance does: {listed}; {agreeing} of them in the"
-            " direction the paper reports"
+            f"{rows} {verb} by more than chance does: {listed}; {agreeing} of"
+            f" {len(clear)} in the direction the paper reports"
             if clear
             else f"none of {len(own)} rows differs by more than chance does"
+            if len(own) > 1
+            else "the one row does not differ by more than chance does"
         )
         yield f"{words} {verdict}."
         order = rank_correlation([found.mean for _, found in own], [v.ablation.reported_points for v, _ in own])
@@ -132,20 +136,26 @@ def _speed_findings(study: AblationStudy) -> Iterator[str]:
     plain = [(v, speeds.eager[v.config.name]) for v in others if not v.rescaled and v.config.name in speeds.eager]
     if plain:
         slowest, fastest = (choose(plain, key=lambda entry: entry[1].over_base.median) for choose in (min, max))
+        least, most = (
+            f"{speed.over_base.median:.2f} (row {version.ablation.key})" for version, speed in (slowest, fastest)
+        )
+        rows, span = ("the rows run", f"{least} to {most}") if len(plain) > 1 else ("the row runs", least)
         yield (
-            f"At the base's widths the rows run at {slowest[1].over_base.median:.2f} (row {slowest[0].ablation.key}) to"
-            f" {fastest[1].over_base.median:.2f} (row {fastest[0].ablation.key}) times its speed in torch: their"
-            " accuracies are those of networks of different speed. The paper's all lie within 6 %."
+            f"At the base's widths {rows} at {span} times its speed in torch: their accuracies are those of networks"
+            " of different speed. The paper's all lie within 6 %."
         )
     matches = {key: match for key, match in study.matches.items() if isinstance(match, Match)}
     if matches:
         worst = max(matches.values(), key=lambda match: abs(match.achieved - 1))
-        found = f"the furthest from it was off by {abs(worst.achieved - 1):.1%} when its widths were found"
+        which = "the furthest from it" if len(matches) > 1 else "it"
+        found = f"{which} was off by {abs(worst.achieved - 1):.1%} when its widths were found"
         scaled = [(v, speeds.eager[v.config.name]) for v in others if v.rescaled and v.config.name in speeds.eager]
         if scaled:  # measured at length and beside everybody: what counts
             version, speed = max(scaled, key=lambda entry: abs(entry[1].over_base.median - 1))
-            found += f"; measured beside all others, row {version.ablation.key} is, at {speed.over_base.median:.3f}"
-        yield f"{len(matches)} rows were brought to the base's speed by width; {found}."
+            which = f"row {version.ablation.key} is, at" if len(matches) > 1 else "it runs at"
+            found += f"; measured beside all others, {which} {speed.over_base.median:.3f}"
+        was = "was" if len(matches) == 1 else "were"
+        yield f"{counted(len(matches), 'row')} {was} brought to the base's speed by width; {found}."
     known = [
         (speeds.onnx[v.config.name].over_base.median, v.ablation.reported.onnx_images_per_second)
         for v in others
@@ -170,8 +180,8 @@ def _scale(study: AblationStudy) -> str:
     windows = ", none of which is cut into windows" if whole else ""
     return (
         "What this cannot show: the paper trained on 1.28 million pictures of 224 x 224, by others' reading for 100"
-        f" epochs; here a network sees {num_seen:,} pictures in all. Rows that learn faster at the start look better"
-        f" than they would end, and attention works on maps of {maps}{windows}."
+        f" epochs; here a network sees {counted(num_seen, 'picture')} in all. Rows that learn faster at the start"
+        f" look better than they would end, and attention works on maps of {maps}{windows}."
         " Large losses can be believed, small differences and the order of near rows cannot."
     )
 

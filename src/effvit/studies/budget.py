@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from effvit.analysis.report import counted
 from effvit.data.datasets import PictureData
 from effvit.errors import ConfigError
 from effvit.train.config import TrainConfig
@@ -53,7 +54,9 @@ class Budget:
 
     def __str__(self) -> str:
         """In words, for the conditions of a report."""
+        seeds = "seed" if len(self.seeds) == 1 else "seeds"
         return (
-            f"{self.config.epochs} epochs on {len(self.data.train)} pictures of {len(self.data.class_names)} classes"
-            f" from scratch, judged on {len(self.data.val)}, seeds {', '.join(map(str, self.seeds))}"
+            f"{counted(self.config.epochs, 'epoch')} on {counted(len(self.data.train), 'picture')} of"
+            f" {len(self.data.class_names)} classes from scratch, judged on {len(self.data.val)},"
+            f" {seeds} {', '.join(map(str, self.seeds))}"
         )

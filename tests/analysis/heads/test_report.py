@@ -86,6 +86,8 @@ def test_limits_are_said() -> None:
     assert "2 windows with a single token" in text
     assert "blocks 3, 4 have a single head" in text
     assert "not read as attention: a: odd; b: odd and 1 more." in text
+    one = said(entry(block(0.5, num_left_out=1)))
+    assert "on average over 1 block, from" in one and "left out: 1 window with a single token" in one
     alone = said(entry(block(None, num_heads=1), variant="", label="x"))
     assert "on average" not in alone
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from effvit.analysis.heads.similarity import BlockSimilarity, HeadSimilarity
-from effvit.analysis.report import Chart, Report, Table
+from effvit.analysis.report import Chart, Report, Table, counted
 from effvit.environment import environment
 from effvit.figures import SERIES, panels
 
@@ -91,8 +91,8 @@ def heads_report(
     return Report(
         kind="heads",
         title="Similarity of attention heads",
-        conditions=f"{entries[0].similarity.num_pictures} pictures of {data}; maps after softmax, eval mode, class and"
-        " distillation tokens included; padding that a network masks left out; cosines in float64",
+        conditions=f"{counted(entries[0].similarity.num_pictures, 'picture')} of {data}; maps after softmax, eval mode,"
+        " class and distillation tokens included; padding that a network masks left out; cosines in float64",
         findings=(*_findings(entries), *notes, PAPER),
         tables=tuple(_table(entry, is_last=entry is entries[-1]) for entry in entries),
         charts=(similarity, *maps),
@@ -159,10 +159,11 @@ def _about(entry: HeadsEntry) -> list[str]:
         mean, flat = mean_similarity(entry.similarity), _mean([block.flatness for *_, block in known])
         correlation = _mean([block.correlation for *_, block in known])
         assert flat is not None
+        span = f"from {least[0]:.3f} (block {least[1]}) to {most[0]:.3f} (block {most[1]})"
         said.append(
-            f"{entry.name}: similarity {mean:.3f} on average over {len(known)} blocks, from {least[0]:.3f} (block"
-            f" {least[1]}) to {most[0]:.3f} (block {most[1]}). Maps as flat as these ({flat:.3f} on average) would be"
-            f" alike by about {flat * flat:.3f} with nothing else in common; their correlation is {correlation:.3f}."
+            f"{entry.name}: similarity {mean:.3f} on average over {counted(len(known), 'block')}, {span}."
+            f" Maps as flat as these ({flat:.3f} on average) would be alike by about {flat * flat:.3f} with nothing"
+            f" else in common; their correlation is {correlation:.3f}."
         )
     single = [str(number) for number, block in enumerate(blocks, 1) if block.num_heads == 1]
     if single:
@@ -171,7 +172,7 @@ def _about(entry: HeadsEntry) -> list[str]:
     if keyless:
         said.append(f"{entry.name}: {_blocks(keyless)} maps of a single key, which are all the same.")
     if some := sum(block.num_left_out for block in blocks if block.num_windows):
-        said.append(f"{entry.name}: {some} windows with a single token in the picture were left out.")
+        said.append(f"{entry.name}: left out: {counted(some, 'window')} with a single token in the picture.")
     if entry.similarity.unread:
         unread = list(entry.similarity.unread)
         more = f" and {len(unread) - 2} more" if len(unread) > 2 else ""
