@@ -123,6 +123,9 @@ def test_an_unreadable_picture_is_counted(photos: Path, weights: Path, capsys: p
     record = result([*HEADS, str(weights), "--data", str(photos)], capsys)
     assert record["models"][0]["num_pictures"] == 7
     assert record["notes"] == ["1 of 8 pictures could not be read and were left out."]
+    alone = str(photos / "a" / "0.png")
+    told = one_line([*HEADS, str(weights), "--data", alone], capsys)
+    assert "no pictures to look at: " in told and alone in told
     message = one_line([*HEADS, str(weights), "--data", str(photos), "--maps", "--output", "out"], capsys)
     assert "picture 1, whose maps are to be drawn: cannot read picture" in message
     (photos / "b" / "0.png").write_bytes(b"")
@@ -135,9 +138,9 @@ def test_bad_input_is_one_line(photos: Path, weights: Path, capsys: pytest.Captu
     for arguments, message in (
         ([*shown, "--maps"], "--maps draws pictures: say where to with --output"),
         ([*shown, "--blocks", "1"], "--blocks says of which blocks --maps draws maps; add --maps"),
-        ([*drawn, "--blocks", "5"], "there are 4 blocks with attention, so there is no block 5"),
+        ([*drawn, "--blocks", "5"], "there is no block 5: 4 blocks with attention"),
         ([*drawn, "--blocks", "x"], "--blocks must be positive whole numbers"),
-        ([*drawn, "--picture", "9"], "there are 8 pictures, so there is no picture 9"),
+        ([*drawn, "--picture", "9"], "there is no picture 9: 8 pictures in all"),
         ([*shown, "--num-pictures", "0"], "--num-pictures must be at least 1"),
         (["efficientvit_tyni", "--data", str(photos)], "unknown model 'efficientvit_tyni'"),
         (["timm:resnet10t", "--weights", "random", "--data", str(photos)], "ResNet has no attention"),

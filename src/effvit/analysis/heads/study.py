@@ -12,10 +12,11 @@ from effvit.analysis.heads.pictures import draw_window_maps, window_maps
 from effvit.analysis.heads.report import HeadsEntry, MapGrid, block_label
 from effvit.analysis.heads.similarity import HeadSimilarity, head_similarity
 from effvit.analysis.heads.splits import split_variants
+from effvit.analysis.report import counted
 from effvit.data.loaders import PictureLoader, UnreadableCount
 from effvit.data.samples import Sample, one_line
 from effvit.data.transforms import eval_transform, normalize
-from effvit.errors import ConfigError
+from effvit.errors import ConfigError, DataError
 from effvit.model.sources import FoundModel
 from effvit.preprocessing import Preprocessing
 
@@ -81,7 +82,7 @@ def study_heads(
     if found.input_size[0] != len(found.preprocessing.mean) or found.input_size[0] != 3:
         raise ConfigError(f"{found.label} takes pictures of {found.input_size[0]} channels, and photos have 3")
     if maps is not None and not 1 <= maps.picture <= len(pictures.samples):
-        raise ConfigError(f"there are {len(pictures.samples)} pictures, so there is no picture {maps.picture}")
+        raise ConfigError(f"there is no picture {maps.picture}: {counted(len(pictures.samples), 'picture')} in all")
     networks = {"": found.network}
     if splits:
         networks |= split_variants(found.network, fresh=found.is_random)
@@ -123,13 +124,19 @@ class _Stream:
         )
 
     def batches(self) -> Iterator[Tensor]:
-        """Normalised pictures, those that can be read."""
+        """Normalised pictures, those that can be read.
+
+        Raises:
+            DataError: If none can be read.
+        """
         count = UnreadableCount(len(self.loader.samples), max_share=0.1)
         for batch in self.loader.batches():
             count.add(batch.unreadable)
             self.unreadable = count.reasons
             if len(batch.images):
                 yield normalize(batch.images, self.preprocessing)
+        if self.unreadable and len(self.unreadable) == len(self.loader.samples):
+            raise DataError(f"no pictures to look at: {'; '.join(self.unreadable)}")
 
 
 def _grid(
@@ -154,6 +161,6 @@ def _grid(
 def _chosen(similarity: HeadSimilarity, numbers: Sequence[int]) -> list[str]:
     blocks = similarity.blocks
     if wrong := [number for number in numbers if not 1 <= number <= len(blocks)]:
-        raise ConfigError(f"there are {len(blocks)} blocks with attention, so there is no block {wrong[0]}")
+        raise ConfigError(f"there is no block {wrong[0]}: {counted(len(blocks), 'block')} with attention")
     last = len(blocks)
     return [blocks[number - 1].name for number in sorted(set(numbers or (1, (last + 1) // 2, last)))]
