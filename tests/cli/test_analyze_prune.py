@@ -11,6 +11,7 @@ from command_line import one_line, result
 from helpers import randomise
 
 import effvit
+from effvit.cli import analyze_prune
 from effvit.cli.main import run
 from effvit.cli.pruning_pictures import pictures_for
 from effvit.data.datasets import find_data
@@ -49,7 +50,8 @@ def test_pruned_weights_are_trained_on(
     assert json.loads(pruned.config.to_json()) == plan["network"]
     assert sum(p.numel() for p in pruned.parameters()) == plan["params"]["pruned"]
     assert info.provenance["limit"] == "macs=70%" and len(info.class_names or ()) == 3
-    train = ["train", str(photos), "--weights", str(out), "--epochs", "1", "--device", "cpu", "--output"]
+    assert "`effvit train DATA --weights OUTPUT/weights`" in str(analyze_prune.prune.__doc__)
+    train = ["train", str(photos), "--weights", str(out / "weights"), "--epochs", "1", "--device", "cpu", "--output"]
     assert run([*train, str(tmp_path / "run")]) == 0
     trained, _ = effvit.load(tmp_path / "run")
     assert trained.config == pruned.config

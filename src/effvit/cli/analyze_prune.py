@@ -66,7 +66,7 @@ def prune(
 ) -> None:
     """Score channels, heads and widths (Taylor), plan a smaller network, and cut it exactly: Figure 5.
 
-    With --output also the pruned weights, which `effvit train DATA --weights OUTPUT` goes on with.
+    With --output also the pruned weights, which `effvit train DATA --weights OUTPUT/weights` goes on with.
     """
 
     from effvit.analysis.pruning.knobs import KIND_NAMES, check_kinds
