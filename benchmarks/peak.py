@@ -17,6 +17,7 @@ import torch
 from onnx import TensorProto, helper
 
 from effvit import timing
+from effvit.analysis.roofline import copying
 from effvit.deploy.speed.resources import pinned
 from effvit.environment import environment
 from effvit.files import write_json
@@ -50,14 +51,12 @@ def main() -> int:
 
 def _candidates() -> dict[str, Callable[[], object]]:
     a, b = torch.randn(SIDE, SIDE), torch.randn(SIDE, SIDE)
-    source = torch.ones(COPIED_BYTES // 4)
-    target = torch.empty_like(source)
     return {
         "float32, torch with MKL": lambda: torch.mm(a, b),
         "float32, torch with oneDNN": lambda: torch.ops.mkldnn._linear_pointwise(a, b, None, "none", [], ""),
         "float32, ONNX Runtime": _onnx_product("MatMul", TensorProto.FLOAT, TensorProto.FLOAT, TensorProto.FLOAT),
         "int8, ONNX Runtime": _onnx_product("MatMulInteger", TensorProto.UINT8, TensorProto.INT8, TensorProto.INT32),
-        "copy": lambda: target.copy_(source),
+        "copy": copying(COPIED_BYTES),
     }
 
 

@@ -32,7 +32,7 @@ from effvit.studies.ablation_speed import Speeds, measure_speeds
 from effvit.studies.ablation_widths import SpeedSettings, find_widths
 from effvit.studies.budget import Budget
 from effvit.studies.listeners import Listeners
-from effvit.studies.training import Entrant, Trained, train_all
+from effvit.studies.training import Entrant, Trained
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -192,17 +192,7 @@ def study_ablations(
     trained: list[Trained] = []
     if budget is not None:
         entrants = {version.entrant.name: version.entrant for version in versions}
-        trained = train_all(
-            list(entrants.values()),
-            budget.data,
-            budget.config,
-            folder / "runs",
-            seeds=budget.seeds,
-            only_finished=budget.only_finished,
-            command=command,
-            on_step=tell.on_step,
-            on_run=tell.on_run,
-        )
+        trained = budget.train(list(entrants.values()), folder / "runs", command=command, tell=tell)
     return AblationStudy(
         base=base,
         versions=tuple(versions),

@@ -27,7 +27,7 @@ from effvit.studies.attention_share_memory import Cost, Memory, cost_of, memory_
 from effvit.studies.attention_share_speed import match_curves
 from effvit.studies.budget import Budget
 from effvit.studies.listeners import Listeners
-from effvit.studies.training import Entrant, Trained, train_all
+from effvit.studies.training import Entrant, Trained
 
 SHARES = (0.0, 0.2, 0.4, 0.6, 0.8, 1.0)
 """The shares of Figure 3."""
@@ -196,17 +196,8 @@ def study_attention_share(
     members = [member for found in speeds.values() for member in found.members]
     trained: list[Trained] = []
     if budget is not None:
-        trained = train_all(
-            [_entrant(member.name, member.network) for member in members],
-            budget.data,
-            budget.config,
-            folder / "runs",
-            seeds=budget.seeds,
-            only_finished=budget.only_finished,
-            command=command,
-            on_step=tell.on_step,
-            on_run=tell.on_run,
-        )
+        entrants = [_entrant(member.name, member.network) for member in members]
+        trained = budget.train(entrants, folder / "runs", command=command, tell=tell)
     return ShareStudy(
         speeds=speeds,
         baselines=baselines,

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from effvit.analysis.report import counted
 from effvit.data.datasets import PictureData
 from effvit.errors import ConfigError
+from effvit.studies.listeners import Listeners
+from effvit.studies.training import Entrant, Trained, train_all
 from effvit.train.config import TrainConfig
 
 
@@ -40,6 +44,20 @@ class Budget:
             raise ConfigError(f"the pictures have {own_classes} classes, {name} {num_classes}")
         if image_size != own_size:
             raise ConfigError(f"the pictures are trained on at {own_size}, {name} is for {image_size}")
+
+    def train(self, entrants: Sequence[Entrant], folder: Path, *, command: str, tell: Listeners) -> list[Trained]:
+        """Train networks on it, or take what is finished; see `train_all`."""
+        return train_all(
+            entrants,
+            self.data,
+            self.config,
+            folder,
+            seeds=self.seeds,
+            only_finished=self.only_finished,
+            command=command,
+            on_step=tell.on_step,
+            on_run=tell.on_run,
+        )
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for a record; no place of this machine is among them."""
