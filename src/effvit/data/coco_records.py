@@ -23,7 +23,7 @@ class CocoThing(NamedTuple):
     is_crowd: bool
     """Whether this is a region with many things that were not told apart: neither learned nor held against anyone."""
     segmentation: Any = None
-    """COCO's polygons or run lengths, as in the file; None without."""
+    """COCO's polygons or run lengths as in the file, see `coco_masks`; None without, or if they are faulty."""
 
 
 class CocoPicture(NamedTuple):
@@ -62,5 +62,11 @@ class CocoData:
     """By rising image id; those whose file is missing are left out and named in `skipped`."""
     skipped: tuple[Skipped, ...] = ()
     """What is not used, and why: a line each."""
+    num_missing: int = 0
+    """Pictures whose file is missing."""
+    num_left_out: int = 0
+    """Annotations that are not used."""
+    num_cut: int = 0
+    """Boxes that reached out of their picture and were cut to it."""
     has_masks: bool = False
     """Whether every thing that is no crowd has a segmentation."""

@@ -8,6 +8,7 @@ from concurrent.futures import ProcessPoolExecutor
 from typing import NamedTuple
 
 import numpy as np
+from PIL import ExifTags
 
 from effvit.data.duplicates import Fingerprint, fingerprint
 from effvit.data.pictures import decoding_fault, open_picture, sample_bytes, to_rgb
@@ -33,6 +34,8 @@ class PictureFacts(NamedTuple):
     spread: float = 0.0
     """Standard deviation of the grey levels, of 255; 0 for one colour."""
     fingerprint: Fingerprint | None = None
+    orientation: int = 1
+    """EXIF's number of how the pixels are stored; 1 is upright."""
 
 
 def inspect_pictures(
@@ -71,10 +74,11 @@ def inspect_picture(sample: Sample) -> PictureFacts:
         with open_picture(content) as picture:
             rgb = to_rgb(picture)
             kind = (picture.format or "", picture.mode)
+            orientation = picture.getexif().get(ExifTags.Base.Orientation, 1)
     except Exception as error:  # a decoder can raise almost anything on a damaged file
         return PictureFacts(fault=decoding_fault(error))
     spread = float(np.asarray(rgb.convert("L")).std())
-    return PictureFacts("", *kind, rgb.width, rgb.height, spread, fingerprint(rgb))
+    return PictureFacts("", *kind, rgb.width, rgb.height, spread, fingerprint(rgb), orientation)
 
 
 def _facts(samples: Sequence[Sample], num_workers: int) -> Iterator[PictureFacts]:
