@@ -28,7 +28,8 @@ from effvit.model.tensors import WEIGHTS_FILE, read_tensors, weights_file_in, wr
 from effvit.preprocessing import IMAGENET_MEAN, Preprocessing
 
 CONFIG_FILE = "config.json"
-_FORMAT = "effvit/1"
+FORMAT, DETECTOR_FORMAT = "effvit/1", "effvit-detector/1"
+"""What a classifier's and a detector's `config.json` say they are."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -122,12 +123,14 @@ def read_weights(path: Path | str) -> WeightsFile:
     if path.is_dir():
         path = weights_file_in(path)
     state = read_tensors(path)
-    style = style_of(state, str(path))
     description = path.with_name(CONFIG_FILE)
     # Somebody else's file may lie beside ours; config.json speaks for model.safetensors alone.
     described = path.name == WEIGHTS_FILE and description.is_file()
     values = read_json(description) if described else {}
-    if not isinstance(values, dict) or values.get("format") != _FORMAT:
+    if isinstance(values, dict) and values.get("format") == DETECTOR_FORMAT:
+        raise WeightsError(f"{path.parent} holds a detector, not a classifier; detectors are for effvit detect")
+    style = style_of(state, str(path))
+    if not isinstance(values, dict) or values.get("format") != FORMAT:
         return WeightsFile(path=path, state=state, style=style)
     try:
         info = WeightsInfo(
@@ -214,7 +217,7 @@ def save(folder: Path | str, model: EfficientViT, info: WeightsInfo | None = Non
     if info.class_names is not None and len(info.class_names) != model.config.num_classes:
         raise WeightsError(f"{len(info.class_names)} class names for {model.config.num_classes} classes")
     values = {
-        "format": _FORMAT,
+        "format": FORMAT,
         "class_names": info.class_names,
         "preprocessing": info.preprocessing.to_dict(),
         "provenance": info.provenance,
