@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 MAX_NAME_LENGTH = 28
 """Letters of a name that a figure has room for."""
-_WORLD_FONTS = (
+WORLD_FONTS = (
     "DejaVu Sans", "Noto Sans", "Noto Sans CJK JP", "Noto Sans Arabic", "Noto Sans Devanagari",
     "Arial Unicode MS", "Hiragino Sans", "Microsoft YaHei", "WenQuanYi Micro Hei",
 )  # fmt: skip
@@ -57,4 +57,4 @@ def _installed_fonts() -> list[str]:
     from matplotlib import font_manager
 
     installed = {font.name for font in font_manager.fontManager.ttflist}
-    return [name for name in _WORLD_FONTS if name in installed]
+    return [name for name in WORLD_FONTS if name in installed]
