@@ -1,6 +1,6 @@
 """Does it learn? Networks trained from scratch on real photos, with the same budget, several seeds each.
 
-    ours          efficientvit_m0 by `effvit.train.loop.fit`, with the recipe scratch_small
+    ours          efficientvit_m0 by `effvit.train.classification.fit`, with the recipe scratch_small
     timm          timm's efficientvit_m0 in a plain loop of timm's own components, with the same values
     mobilenetv3   timm's mobilenetv3_small_100 in the same plain loop, with the same values
     distilled     ours again, learning from the better of ours and mobilenetv3 as well

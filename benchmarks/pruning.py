@@ -40,8 +40,8 @@ from effvit.errors import EffvitError
 from effvit.files import make_output_folder, read_json, write_json
 from effvit.model.network import EfficientViT
 from effvit.timing import Spread, measure, num_threads, paired_ratio
+from effvit.train.classification import fit
 from effvit.train.config import TrainConfig
-from effvit.train.loop import fit
 from effvit.train.recipes import recipe
 from effvit.train.runs import RunFolder
 

@@ -32,7 +32,7 @@ from effvit.files import write_json
 from effvit.timing import Spread, measure, num_threads, paired_ratio
 from effvit.train.config import TrainConfig
 from effvit.train.learner import Learner, MicroBatch
-from effvit.train.losses import make_criterion
+from effvit.train.losses import classifier_loss, make_criterion
 
 RECORD = Path(__file__).resolve().parents[1] / "results" / "training_speed.json"
 BATCH_SIZES = {"m0": 64, "m5": 16}
@@ -86,7 +86,7 @@ def main() -> int:
 
 def our_step(model: nn.Module, images: Tensor, targets: Tensor, *, config: TrainConfig) -> Step:
     """A step of `effvit train`."""
-    learner = Learner(model, config, make_criterion(config, [1] * NUM_CLASSES), torch.device("cpu"))
+    learner = Learner(model, config, classifier_loss(make_criterion(config, [1] * NUM_CLASSES)), torch.device("cpu"))
     learner.begin_epoch(0)
     batch = [MicroBatch(images, targets)]
     return lambda: learner.step(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 from pathlib import Path
 from types import ModuleType
@@ -13,6 +12,7 @@ import timm
 import torch
 import torch.nn.functional as F
 from helpers import randomise, relative_error
+from official import reference_values, write_official
 from torch import Tensor, nn
 
 import effvit
@@ -23,32 +23,18 @@ PAPER = [name for name in effvit.list_variants() if name != "efficientvit_tiny"]
 
 @pytest.fixture(scope="session")
 def values(data_dir: Path) -> ModuleType:
-    """The module that fixes every weight by its official name and shape."""
-    spec = importlib.util.spec_from_file_location("reference_values", data_dir / "reference" / "values.py")
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return reference_values(data_dir)
 
 
 @pytest.fixture
 def reference(data_dir: Path, values: ModuleType, tmp_path: Path):
     """Build a network through the reader of official checkpoints: (key of the name list, arguments) -> network."""
-    names = json.loads((data_dir / "reference" / "official_state_dicts.json").read_text())
 
     def build(key: str, variant: str, **arguments: object) -> nn.Module:
-        state = {}
-        for name, shape in names[key].items():
-            if name.endswith("num_batches_tracked"):
-                state[name] = torch.tensor(0)
-            elif name.endswith("attention_bias_idxs"):
-                state[name] = torch.zeros(shape, dtype=torch.long)
-            else:
-                state[name] = torch.from_numpy(values.value(name, tuple(shape)))
-        torch.save({"model": state}, tmp_path / "official.pth")
+        path = write_official(tmp_path / "official.pth", data_dir, values, key)
         torch.set_default_dtype(torch.float64)
         try:
-            return effvit.create_model(variant, weights=tmp_path / "official.pth", **arguments).eval()
+            return effvit.create_model(variant, weights=path, **arguments).eval()
         finally:
             torch.set_default_dtype(torch.float32)
 

@@ -15,6 +15,11 @@ Limit = tuple[str, str, Callable[[Any], bool]]
 """Name of a field, what is allowed in words, and whether a value is."""
 
 
+def one_of(names: Sequence[str]) -> tuple[str, Callable[[Any], bool]]:
+    """The second and third part of a `Limit` for a text that is one of some names."""
+    return f"one of {', '.join(names)}", lambda value: value in names
+
+
 def read_section(kind: type[Section], values: Mapping[str, Any], name: str) -> Section:
     """Rebuild a frozen dataclass from the plain values of its `to_dict`: lists become tuples.
 
@@ -42,13 +47,16 @@ def limit_faults(record: object, limits: Sequence[Limit]) -> list[str]:
 
 
 def parse_value(name: str, text: str, hint: Any) -> Any:
-    """Read `text` as a value of type `hint`: str, bool, int, float, or a tuple of these with commas.
+    """Read `text` as a value of type `hint`: str, bool, int, float, or a tuple of these with commas; nothing is an
+    empty tuple.
 
     Raises:
         ConfigError: If it is none.
     """
     if typing.get_origin(hint) is tuple:
-        element = typing.get_args(hint)[0]
+        element, *rest = typing.get_args(hint)
+        if not text and rest == [...]:
+            return ()
         return tuple(parse_value(name, part.strip(), element) for part in text.split(","))
     try:
         return _TRUTH[text.lower()] if hint is bool else hint(text)

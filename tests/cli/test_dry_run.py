@@ -11,7 +11,7 @@ from PIL import Image
 
 from effvit.cli.main import run
 from effvit.train import pace
-from effvit.train.config import field_types
+from effvit.train.config import TrainConfig
 from effvit.train.recipes import RECIPES, all_recipes
 
 TINY = ["--model", "efficientvit_tiny", "--image-size", "32", "--device", "cpu"]
@@ -53,7 +53,7 @@ def test_an_unknown_recipe_is_one_line(capsys: pytest.CaptureFixture[str]) -> No
 def test_imagenet_without_pictures(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     assert run(["train", "--recipe", "imagenet", *TINY, "--dry-run", "--output", "schedule.png"]) == 0
     shown = capsys.readouterr().out
-    for name in field_types():
+    for name in TrainConfig.field_types():
         assert name in shown
     assert "rand-m9-mstd0.5-inc1" in shown
     assert "learning rate, highest 0.004, last 1.01e-05" in shown
@@ -75,7 +75,7 @@ def test_with_pictures(photos: Path, capsys: pytest.CaptureFixture[str], tmp_pat
 def test_json(photos: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["train", str(photos), *TINY, "--batch-size", "8", "--epochs", "7", "--dry-run", "--json"]) == 0
     result = json.loads(capsys.readouterr().out)
-    assert result["settings"].keys() == field_types().keys()
+    assert result["settings"].keys() == TrainConfig.field_types().keys()
     assert (result["steps_per_epoch"], result["num_steps"]) == (3, 21)
     assert result["pace"]["run_seconds"]["median"] == pytest.approx(7 * result["pace"]["epoch_seconds"]["median"])
 

@@ -8,14 +8,14 @@ import random
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 import torch
 from helpers import randomise, relative_error
 from torch import nn
 
-from effvit.analysis.ratios.families import Subnetwork, subnetwork
+from effvit.analysis.ratios.families import Subnetwork, find_family, subnetwork
 from effvit.analysis.report import as_text, write_report
 from effvit.analysis.speed_meter import CONTROL
 from effvit.data.datasets import PictureData
@@ -120,6 +120,28 @@ def test_what_misses_its_speed_among_the_others_is_corrected(tmp_path: Path) -> 
     assert by_name[name].network.inner < by_name[name].search.width, "narrower than what is fast enough alone"
     others = [member for member in found.members if member.name != name]
     assert all(member.network.inner == member.search.width for member in others)
+
+
+def test_a_width_is_changed_where_inner_widths_do_not_help(tmp_path: Path) -> None:
+    name = "deit_tiny-1.25x-attention-10"
+
+    class DeafToInnerWidths(InventedMachine):
+        widths: ClassVar[list[int]] = []
+
+        def together(self, networks: Mapping[str, nn.Module], baseline: nn.Module, rounds: int) -> dict[str, Spread]:
+            described = networks[name]
+            assert isinstance(described, Described)
+            self.widths.append(described.network.width)
+            speed = 1.25 if described.network.width < self.widths[0] else 0.93 * 1.25
+            return {**super().together(networks, baseline, rounds), name: Spread(speed, speed, speed)}
+
+    found = match_curves(curves_of()["deit_tiny"], tmp_path, SpeedSettings(), meter=DeafToInnerWidths())  # type: ignore[arg-type]
+    (network,) = (member.network for member in found.members if member.name == name)
+    step = find_family("deit_tiny").step
+    first = DeafToInnerWidths.widths[0]
+    assert (network.width, network.inner) == (first - step, 100)
+    per_measurement = SpeedSettings().together_builds
+    assert DeafToInnerWidths.widths == [*[first] * 2 * per_measurement, *[first - step] * per_measurement]
 
 
 def test_a_machine_without_rest_is_told_and_nothing_is_lost(tmp_path: Path) -> None:

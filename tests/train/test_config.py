@@ -7,7 +7,8 @@ import pytest
 from effvit.data.augmentation import Augmentation
 from effvit.errors import ConfigError
 from effvit.preprocessing import Preprocessing
-from effvit.train.config import TrainConfig, field_types, replace_fields
+from effvit.train.config import TrainConfig
+from effvit.train.run_config import replace_fields
 
 
 def test_json_round_trip() -> None:
@@ -63,7 +64,7 @@ def test_fields_are_set_with_their_types() -> None:
 def test_every_field_can_be_set_to_what_it_is() -> None:
     config = TrainConfig()
     values = config.to_dict()
-    for name in field_types():
+    for name in TrainConfig.field_types():
         section, _, leaf = name.rpartition(".")
         value = (values[section] if section else values)[leaf]
         text = ",".join(map(str, value)) if isinstance(value, tuple) else str(value)

@@ -19,9 +19,9 @@ from effvit.data.datasets import PictureData
 from effvit.errors import ConfigError, DataError
 from effvit.train import distributed
 from effvit.train.batches import validation_loader
+from effvit.train.classification import fit
 from effvit.train.config import TrainConfig
 from effvit.train.evaluate import evaluate, network_predictor
-from effvit.train.loop import fit
 from effvit.train.records import EpochRecord
 from effvit.train.runs import RunFolder
 

@@ -15,11 +15,12 @@ from effvit.model.checkpoints import WeightsInfo, save
 from effvit.model.network import EfficientViT
 from effvit.model.variants import PUBLISHED
 from effvit.train import pace
-from effvit.train.config import TrainConfig, field_types, replace_fields
+from effvit.train.config import TrainConfig
 from effvit.train.distillation_config import Distillation
-from effvit.train.dry_run import count_macs, dry_run, flat_settings
+from effvit.train.dry_run import count_macs, dry_run
 from effvit.train.pace import Pace, measure_pace
 from effvit.train.recipes import recipe
+from effvit.train.run_config import flat_settings, replace_fields
 
 
 @pytest.fixture
@@ -34,7 +35,7 @@ def _hurry(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_settings_are_complete_and_can_be_given_back(config: TrainConfig) -> None:
     settings = flat_settings(config)
-    assert settings.keys() == field_types().keys()
+    assert settings.keys() == TrainConfig.field_types().keys()
     assignments = [
         f"{name}={','.join(map(str, value)) if isinstance(value, tuple | list) else value}"
         for name, value in settings.items()

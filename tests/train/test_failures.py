@@ -19,8 +19,8 @@ import effvit
 from effvit.data.datasets import PictureData, find_data
 from effvit.data.samples import Sample
 from effvit.errors import ConfigError, DataError, RunError
+from effvit.train.classification import fit
 from effvit.train.config import TrainConfig
-from effvit.train.loop import fit
 from effvit.train.records import StepReport
 from effvit.train.runs import RunFolder
 

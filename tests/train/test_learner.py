@@ -12,11 +12,11 @@ from torch import Tensor, nn
 import effvit
 from effvit.data.datasets import PictureData
 from effvit.errors import ConfigError
+from effvit.train.classification import fit
 from effvit.train.config import TrainConfig
 from effvit.train.freezing import head_modules, set_training
 from effvit.train.learner import Learner, MicroBatch
-from effvit.train.loop import fit
-from effvit.train.losses import make_criterion
+from effvit.train.losses import classifier_loss, make_criterion
 from effvit.train.outcome import efficientvit_saver, keep_epoch
 from effvit.train.records import EpochRecord, best_epoch, stops_early
 from effvit.train.runs import RunFolder
@@ -35,7 +35,7 @@ def batch(count: int = 8) -> tuple[Tensor, Tensor]:
 
 
 def stepped(config: TrainConfig, *, parts: int = 1, steps: int = 2, dtype: torch.dtype = torch.float32) -> nn.Module:
-    learner = Learner(network().to(dtype), config, make_criterion(config, [1, 1, 1]), CPU)
+    learner = Learner(network().to(dtype), config, classifier_loss(make_criterion(config, [1, 1, 1])), CPU)
     learner.begin_epoch(0)
     images, targets = batch()
     images = images.to(dtype)
@@ -86,7 +86,7 @@ def test_frozen_backbone_stands_still_and_the_head_learns(plain: TrainConfig, di
     config = dataclasses.replace(plain, freeze_backbone_epochs=1, freeze_norm=False)
     model = network(distilled)
     before = {name: value.clone() for name, value in model.state_dict().items()}
-    learner = Learner(model, config, make_criterion(config, [1, 1, 1]), CPU)
+    learner = Learner(model, config, classifier_loss(make_criterion(config, [1, 1, 1])), CPU)
     images, targets = batch()
 
     def changed(epoch: int) -> set[str]:
@@ -132,7 +132,7 @@ def test_state_goes_on_where_it_was(plain: TrainConfig) -> None:
     micro_batches = [MicroBatch(images, targets)]
 
     def learner() -> Learner:
-        made = Learner(network(), config, make_criterion(config, [1, 1, 1]), CPU)
+        made = Learner(network(), config, classifier_loss(make_criterion(config, [1, 1, 1])), CPU)
         made.begin_epoch(0)
         return made
 
@@ -151,7 +151,9 @@ def test_state_goes_on_where_it_was(plain: TrainConfig) -> None:
 def test_loss_scale_goes_on_where_it_was(plain: TrainConfig) -> None:
     config = dataclasses.replace(plain, precision="float16")
     images, targets = batch()
-    first, second = (Learner(network(), config, make_criterion(config, [1, 1, 1]), CPU) for _ in range(2))
+    first, second = (
+        Learner(network(), config, classifier_loss(make_criterion(config, [1, 1, 1])), CPU) for _ in range(2)
+    )
     first.begin_epoch(0)
     for number in range(3):
         first.step([MicroBatch(images, targets)], num_pictures=8, learning_rate=1e-2, number=number)
@@ -164,7 +166,7 @@ def test_loss_scale_goes_on_where_it_was(plain: TrainConfig) -> None:
 def test_gradients_are_clipped_at_their_true_scale(plain: TrainConfig, precision: str) -> None:
     """Those of float16 come 65,536 times too large; AdamW does not mind, the share of the weights does."""
     config = dataclasses.replace(plain, precision=precision, clip_grad=1e-5)  # a fifth of what there is
-    learner = Learner(network(), config, make_criterion(config, [1, 1, 1]), CPU)
+    learner = Learner(network(), config, classifier_loss(make_criterion(config, [1, 1, 1])), CPU)
     learner.begin_epoch(0)
     (weights,) = (value for name, value in learner.model.named_parameters() if name == "head.linear.weight")
     images, targets = batch()
@@ -194,7 +196,7 @@ def test_the_better_of_weights_and_average_is_kept_as_the_best(
 ) -> None:
     averaging = dataclasses.replace(config, ema_decay=0.9)
     run = RunFolder.create(tmp_path / "run", averaging, data)
-    learner = Learner(network(), averaging, make_criterion(averaging, [1, 1, 1]), CPU)
+    learner = Learner(network(), averaging, classifier_loss(make_criterion(averaging, [1, 1, 1])), CPU)
     learner.begin_epoch(0)
     images, targets = batch()
     learner.step([MicroBatch(images, targets)], num_pictures=8, learning_rate=1e-2, number=0)

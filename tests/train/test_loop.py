@@ -18,8 +18,8 @@ from effvit.data.samples import Sample
 from effvit.data.transforms import eval_transform, normalize
 from effvit.errors import ConfigError, DataError, RunError
 from effvit.model.layers import Residual
+from effvit.train.classification import fit
 from effvit.train.config import TrainConfig
-from effvit.train.loop import fit
 from effvit.train.records import EpochRecord, StepReport, best_epoch
 from effvit.train.running_loss import RunningLoss
 from effvit.train.runs import RunFolder

@@ -19,10 +19,10 @@ from effvit.data.samples import Sample
 from effvit.data.transforms import eval_transform, train_transform
 from effvit.model.checkpoints import WeightsInfo, save
 from effvit.preprocessing import Preprocessing
+from effvit.train.classification import fit
 from effvit.train.config import TrainConfig
 from effvit.train.distillation_config import Distillation
 from effvit.train.evaluate import evaluate, network_predictor
-from effvit.train.loop import fit
 from effvit.train.records import StepReport, best_epoch
 from effvit.train.runs import RunFolder
 

@@ -21,8 +21,8 @@ from effvit.data.augmentation import Augmentation
 from effvit.data.datasets import PictureData
 from effvit.errors import EffvitError
 from effvit.preprocessing import Preprocessing
+from effvit.train.classification import fit
 from effvit.train.config import TrainConfig
-from effvit.train.loop import fit
 from effvit.train.runs import RunFolder
 
 EVERYTHING = TrainConfig(

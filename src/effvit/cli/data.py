@@ -2,24 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from effvit.cli.data_findings import MAX_ROWS, duplicates_row, findings
 from effvit.cli.options import ImageSize, Json, Output, Workers, check_positive, parse_size
+from effvit.errors import ConfigError
 
 if TYPE_CHECKING:
     from rich.console import Group
     from rich.table import Table
 
-    from effvit.data.check import DataReport, Duplicates
+    from effvit.data.check import DataReport
 
 SOURCE_HELP = "Folder of class folders, of train/ and val/, or of tar shards; a CSV list; or cifar10:ROOT and the like."
 _FINDINGS = 2
-_MAX_ROWS = 10
-_MAX_COPIES = 4
+CHECK_HELP = SOURCE_HELP.replace("; a CSV list;", "; a CSV list; a COCO file (.json);")
 Source = Annotated[str, typer.Argument(help=SOURCE_HELP, metavar="DATA")]
 ValFraction = Annotated[float, typer.Option(help="Share held out of each class where DATA has no parts.")]
 SplitSeed = Annotated[int, typer.Option("--seed", help="Seed of that choice, as in train.")]
@@ -30,7 +30,8 @@ def register(app: typer.Typer) -> None:
     group = typer.Typer(help="Look at a data set before training on it; pack it.", no_args_is_help=True)
     group.command(
         "check",
-        epilog="\b\nExamples:\n  effvit data check photos/\n  effvit data check photos/ --output check/ --strict",
+        epilog="\b\nExamples:\n  effvit data check photos/\n  effvit data check photos/ --output check/ --strict\n"
+        "  effvit data check instances.json --images photos/",
     )(check)
     group.command(
         "shards",
@@ -41,24 +42,39 @@ def register(app: typer.Typer) -> None:
 
 
 def check(
-    data: Source,
+    data: Annotated[str, typer.Argument(help=CHECK_HELP, metavar="DATA")],
+    images: Annotated[
+        Path | None, typer.Option(help="Folder of a COCO file's pictures.", show_default="its folder", metavar="DIR")
+    ] = None,
     image_size: ImageSize = None,
     val_fraction: ValFraction = 0.2,
     seed: SplitSeed = 0,
     workers: Workers = 0,
     strict: Annotated[
-        bool, typer.Option("--strict", help="Leave with code 2 on leaks, unreadable files, what stops a training.")
+        bool,
+        typer.Option("--strict", help="Leave with code 2 on leaks, unusable pictures, and on what stops a training."),
     ] = False,
     output: Output = None,
     as_json: Json = False,
 ) -> None:
     """Count classes, sizes and formats; find unreadable and near-empty files, duplicates, leaks from train to val."""
+    from effvit.cli.data_coco import check_file
     from effvit.cli.render import emit, out, progress, say
     from effvit.data.check import check_data
+    from effvit.data.coco import is_coco
     from effvit.data.contact_sheet import write_contact_sheet
     from effvit.data.datasets import find_data
     from effvit.files import make_output_folder, write_json
 
+    if is_coco(data):
+        if image_size is not None:
+            raise ConfigError("--image-size says what pictures of class folders are compared with; leave it out here")
+        split = (val_fraction, seed)
+        if check_file(Path(data), images, split=split, workers=workers, output=output, as_json=as_json) and strict:
+            raise typer.Exit(_FINDINGS)
+        return
+    if images is not None:
+        raise ConfigError(f"--images is the folder of a COCO file's pictures, and {data!r} is none (NAME.json)")
     folder = None if output is None else make_output_folder(output)
     obstacles: list[str] = []
     pictures = find_data(data, val_fraction=val_fraction, seed=seed, on_obstacle=obstacles.append)
@@ -124,11 +140,11 @@ def _tables(report: DataReport) -> Group:
     if report.classes:
         parts.append(_classes(report))
     parts += [
-        _findings("unreadable", [([entry.name], entry.facts.fault) for entry in report.unreadable]),
-        _findings("near-empty", [([entry.name], f"spread {entry.facts.spread:.1f}") for entry in report.near_empty]),
-        _findings("duplicates", [_duplicates_row(group) for group in report.duplicates]),
-        _findings("names", [([fault.name], fault.reason) for fault in report.name_faults]),
-        _findings("left out", [([str(path)], reason) for path, reason in report.data.skipped]),
+        findings("unreadable", [([entry.name], entry.facts.fault) for entry in report.unreadable]),
+        findings("near-empty", [([entry.name], f"spread {entry.facts.spread:.1f}") for entry in report.near_empty]),
+        findings("duplicates", [duplicates_row(group) for group in report.duplicates]),
+        findings("names", [([fault.name], fault.reason) for fault in report.name_faults]),
+        findings("left out", [([str(path)], reason) for path, reason in report.data.skipped]),
     ]
     return Group(*(part for part in parts if part))
 
@@ -164,42 +180,14 @@ def _classes(report: DataReport) -> Table:
 
     ordered = sorted(report.classes, key=lambda count: (count.num_train, count.name))
     table = Table("class", "train", "val", title_justify="left", caption_justify="left")
-    shown = ordered if len(ordered) <= 2 * _MAX_ROWS else [*ordered[:_MAX_ROWS], *ordered[-_MAX_ROWS:]]
+    shown = ordered if len(ordered) <= 2 * MAX_ROWS else [*ordered[:MAX_ROWS], *ordered[-MAX_ROWS:]]
     for index, count in enumerate(shown):
-        if len(shown) < len(ordered) and index == _MAX_ROWS:
+        if len(shown) < len(ordered) and index == MAX_ROWS:
             table.add_row("...", "", "")
         table.add_row(cell(count.name), str(count.num_train), str(count.num_val))
     if len(shown) < len(ordered):
         table.caption = f"the smallest and the largest of {len(ordered)} classes; all with --json"
     return table
-
-
-def _findings(title: str, rows: list[tuple[Sequence[str], str]]) -> Table | str:
-    """A table of findings, each some names and a reason, cut where it would fill the screen; empty text for none."""
-    from rich.table import Table
-
-    from effvit.cli.render import cell
-
-    if not rows:
-        return ""
-    table = Table(title, f"{len(rows)}", caption_justify="left")
-    for names, reason in rows[:_MAX_ROWS]:
-        table.add_row("\n".join(map(cell, names)), cell(reason))
-    if len(rows) > _MAX_ROWS:
-        table.caption = f"{len(rows) - _MAX_ROWS} more with --json"
-    return table
-
-
-def _duplicates_row(group: Duplicates) -> tuple[list[str], str]:
-    words = [group.kind, *(["leak"] if group.leaks else []), *(["contradicting labels"] if group.contradicts else [])]
-    names = [_with_part(picture.part, picture.name) for picture in group.pictures[:_MAX_COPIES]]
-    rest = len(group.pictures) - len(names)
-    return [*names, *([f"and {rest} more"] if rest else [])], ", ".join(words)
-
-
-def _with_part(part: str, name: str) -> str:
-    """A picture's name and its part, where the name does not begin with it."""
-    return name if name.startswith(part) else f"{name} ({part})"
 
 
 def _verdict(report: DataReport) -> str:

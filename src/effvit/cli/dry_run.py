@@ -110,7 +110,7 @@ def settings_table(result: DryRun) -> Table:
     from rich.table import Table
 
     from effvit.train.config import TrainConfig
-    from effvit.train.dry_run import flat_settings
+    from effvit.train.run_config import flat_settings
 
     defaults = flat_settings(TrainConfig())
     table = Table("setting", "value", "default", caption_justify="left")

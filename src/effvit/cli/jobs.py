@@ -12,9 +12,9 @@ from effvit.cli.render import TrainingProgress, say
 from effvit.data.datasets import PictureData
 from effvit.device import find_device
 from effvit.model.network import EfficientViT
+from effvit.train.classification import fit
 from effvit.train.config import TrainConfig
 from effvit.train.distributed import is_main, local_device, num_processes, on_main
-from effvit.train.loop import fit
 from effvit.train.runs import RunFolder, next_run_path
 
 

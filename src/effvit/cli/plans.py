@@ -18,9 +18,10 @@ from effvit.model.factory import create_model, find_weights
 from effvit.model.network import EfficientViT
 from effvit.model.published import NUM_IMAGENET_CLASSES
 from effvit.preprocessing import Preprocessing
-from effvit.train.config import TrainConfig, replace_fields
+from effvit.train.config import TrainConfig
 from effvit.train.distributed import local_device, on_main
 from effvit.train.recipes import find_recipe
+from effvit.train.run_config import replace_fields
 from effvit.train.teachers import with_absolute_paths
 from effvit.train.tensorboard import import_tensorboard
 

@@ -16,7 +16,7 @@ from rich.table import Table
 from effvit.data.samples import one_line
 
 if TYPE_CHECKING:
-    from effvit.train.records import EpochRecord, StepReport
+    from effvit.train.records import EpochFacts, StepReport
 
 T = TypeVar("T")
 
@@ -239,13 +239,12 @@ class TrainingProgress:
             if step.loss is not None:  # a GPU's is read now and then
                 self._bar.update(self._task, loss=f"{step.loss:.3f}")
 
-    def on_epoch(self, record: EpochRecord) -> None:
+    def on_epoch(self, record: EpochFacts) -> None:
         """Print the epoch."""
         self._bar.update(self._task, rate=f"{record.pictures_per_second:.0f}")
         unreadable = f"  {record.num_unreadable} unreadable, see unreadable.txt" if record.num_unreadable else ""
-        average = "" if record.val_top1_ema is None else f" ({record.val_top1_ema:6.2%} averaged)"
         self._console.print(
-            f"epoch {record.epoch:3d}  top-1 {record.val_top1:6.2%}{average}  val loss {record.val_loss:.3f}"
+            f"epoch {record.epoch:3d}  {record.scores_text}"
             f"  train loss {record.train_loss:.3f}  {record.pictures_per_second:5.0f} img/s"
             f"  {record.seconds:5.1f} s{unreadable}"
         )

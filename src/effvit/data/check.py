@@ -7,9 +7,11 @@ import math
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from effvit.data.duplicates import connected, exact_groups, near_pairs
 from effvit.data.inspection import PictureFacts, inspect_pictures
@@ -52,6 +54,15 @@ class Duplicates:
         """Whether they have different labels, of which at most one is right."""
         return len({picture.class_name for picture in self.pictures}) > 1
 
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values for JSON; pictures by name, part and class."""
+        return {
+            "kind": self.kind,
+            "leaks": self.leaks,
+            "contradicts": self.contradicts,
+            "pictures": [_plain(picture) for picture in self.pictures],
+        }
+
 
 class ClassCount(NamedTuple):
     """Readable or not, the pictures of a class."""
@@ -62,24 +73,11 @@ class ClassCount(NamedTuple):
 
 
 @dataclass(frozen=True)
-class DataReport:
-    """Everything a check found."""
+class PicturesReport:
+    """What a check finds about pictures, whatever is known of what they show."""
 
-    data: PictureData
     pictures: tuple[CheckedPicture, ...]
     duplicates: tuple[Duplicates, ...]
-    name_faults: tuple[NameFault, ...]
-    input_size: tuple[int, int]
-    """Height and width a network would be given, in pixels: smaller pictures are enlarged."""
-    obstacles: tuple[str, ...] = ()
-    """What keeps a training from beginning, a line each."""
-
-    @property
-    def classes(self) -> list[ClassCount]:
-        """Pictures of each class, in the classes' order."""
-        train = Counter(sample.target for sample in self.data.train)
-        val = Counter(sample.target for sample in self.data.val)
-        return [ClassCount(name, train[index], val[index]) for index, name in enumerate(self.data.class_names)]
 
     @property
     def readable(self) -> list[CheckedPicture]:
@@ -110,6 +108,35 @@ class DataReport:
         return list(found.values())
 
     @property
+    def formats(self) -> dict[str, int]:
+        """Readable pictures of each file format, by content, the most frequent first."""
+        return dict(Counter(picture.facts.format for picture in self.readable).most_common())
+
+    @property
+    def modes(self) -> dict[str, int]:
+        """Readable pictures of each pixel format they are saved in, the most frequent first."""
+        return dict(Counter(picture.facts.mode for picture in self.readable).most_common())
+
+
+@dataclass(frozen=True)
+class DataReport(PicturesReport):
+    """Everything a check found in labelled pictures."""
+
+    data: PictureData
+    name_faults: tuple[NameFault, ...]
+    input_size: tuple[int, int]
+    """Height and width a network would be given, in pixels: smaller pictures are enlarged."""
+    obstacles: tuple[str, ...] = ()
+    """What keeps a training from beginning, a line each."""
+
+    @property
+    def classes(self) -> list[ClassCount]:
+        """Pictures of each class, in the classes' order."""
+        train = Counter(sample.target for sample in self.data.train)
+        val = Counter(sample.target for sample in self.data.val)
+        return [ClassCount(name, train[index], val[index]) for index, name in enumerate(self.data.class_names)]
+
+    @property
     def imbalance(self) -> dict[str, float]:
         """How uneven the training classes are, those without a picture left out.
 
@@ -131,10 +158,7 @@ class DataReport:
         if not len(sides):
             return {}
         height, width = self.input_size
-        summary: dict[str, Any] = {
-            name: {"min": int(values.min()), "median": float(np.median(values)), "max": int(values.max())}
-            for name, values in (("width", sides[:, 0]), ("height", sides[:, 1]))
-        }
+        summary: dict[str, Any] = {"width": extent(sides[:, 0]), "height": extent(sides[:, 1])}
         summary["num_below_input"] = int(((sides[:, 0] < width) | (sides[:, 1] < height)).sum())
         return summary
 
@@ -149,19 +173,11 @@ class DataReport:
             "imbalance": self.imbalance,
             "input_size": list(self.input_size),
             "sizes": self.sizes,
-            "formats": dict(Counter(picture.facts.format for picture in self.readable).most_common()),
-            "modes": dict(Counter(picture.facts.mode for picture in self.readable).most_common()),
+            "formats": self.formats,
+            "modes": self.modes,
             "unreadable": [{**_plain(picture), "reason": picture.facts.fault} for picture in self.unreadable],
             "near_empty": [{**_plain(picture), "spread": picture.facts.spread} for picture in self.near_empty],
-            "duplicates": [
-                {
-                    "kind": group.kind,
-                    "leaks": group.leaks,
-                    "contradicts": group.contradicts,
-                    "pictures": [_plain(picture) for picture in group.pictures],
-                }
-                for group in self.duplicates
-            ],
+            "duplicates": [group.to_dict() for group in self.duplicates],
             "num_leaked": len(self.leaked),
             "names": [dataclasses.asdict(fault) for fault in self.name_faults],
             "skipped": [{"name": one_line(path), "reason": reason} for path, reason in self.data.skipped],
@@ -195,7 +211,7 @@ def check_data(
     facts = inspect_pictures(samples, num_workers=num_workers, on_picture=on_picture)
     pictures = tuple(
         CheckedPicture(
-            name=one_line(_relative(sample, data)),
+            name=one_line(relative_name(sample, data.root)),
             part="train" if position < len(data.train) else "val",
             class_name=data.class_names[sample.target],
             sample=sample,
@@ -205,10 +221,17 @@ def check_data(
     )
     name_faults = (*class_name_faults(data.class_names), *file_name_faults(pictures))
     input_size = input_size or Preprocessing().image_size
-    return DataReport(data, pictures, tuple(_find_duplicates(pictures)), name_faults, input_size, tuple(obstacles))
+    return DataReport(
+        pictures=pictures,
+        duplicates=tuple(find_duplicates(pictures)),
+        data=data,
+        name_faults=name_faults,
+        input_size=input_size,
+        obstacles=tuple(obstacles),
+    )
 
 
-def _find_duplicates(pictures: Sequence[CheckedPicture]) -> list[Duplicates]:
+def find_duplicates(pictures: Sequence[CheckedPicture]) -> list[Duplicates]:
     """Exact copies, then pictures that look alike; near-empty ones look all alike and are left out of those."""
     by_pixels = exact_groups([_pixels(picture) or f"unreadable {picture.name}" for picture in pictures])
     copies = {group[0]: group for group in by_pixels}
@@ -231,10 +254,15 @@ def _pixels(picture: CheckedPicture) -> str:
     return picture.facts.fingerprint.pixels if picture.facts.fingerprint is not None else ""
 
 
-def _relative(sample: Sample, data: PictureData) -> str:
+def relative_name(sample: Sample, root: Path) -> str:
+    """A picture for a reader, from the source's folder on where it lies there."""
     path = sample.path
-    sample = sample._replace(path=path.relative_to(data.root) if path.is_relative_to(data.root) else path)
-    return sample.name
+    return sample._replace(path=path.relative_to(root) if path.is_relative_to(root) else path).name
+
+
+def extent(values: NDArray[Any]) -> dict[str, float]:
+    """Least, median and largest of whole numbers."""
+    return {"min": int(values.min()), "median": float(np.median(values)), "max": int(values.max())}
 
 
 def _plain(picture: CheckedPicture) -> dict[str, str]:

@@ -5,6 +5,7 @@ Made by `effvit.deploy.rewrite`; not trained, and not written by hand.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Literal
 
 import torch
@@ -13,7 +14,7 @@ from torch import Tensor, nn
 from effvit.deploy.kernels import activate, linear
 from effvit.deploy.layers import Operator
 from effvit.errors import ConfigError
-from effvit.model.config import MIN_IMAGE_SIZE, EfficientViTConfig
+from effvit.model.config import MIN_IMAGE_SIZE, PATCH_SIZE, EfficientViTConfig
 
 Layout = Literal["tokens", "maps"]
 """How feature maps lie between two operators: tokens, (B, H, W, C), for torch; maps, (B, C, H, W), for runtimes."""
@@ -27,6 +28,7 @@ class DeployedEfficientViT(nn.Module):
         layout: How the layers take their maps.
         stem: The four convolutions.
         layers: Feed-forward, attention and merging in this layout, in order.
+        stage_ends: Number of layers up to the end of each stage.
         head: Weight (C, num_classes) and bias of the classifier; None for none, the pooled features are returned.
         image_size: Height and width it is fixed to, in pixels; None for any from 32 up.
     """
@@ -38,6 +40,7 @@ class DeployedEfficientViT(nn.Module):
         layout: Layout,
         stem: list[Operator],
         layers: list[nn.Module],
+        stage_ends: Sequence[int],
         head: tuple[Tensor, Tensor] | None,
         image_size: tuple[int, int] | None,
     ) -> None:
@@ -45,6 +48,7 @@ class DeployedEfficientViT(nn.Module):
         self.config, self.layout, self.image_size = config, layout, image_size
         self.stem = nn.ModuleList(stem)
         self.layers = nn.Sequential(*layers)
+        self.stage_ends = tuple(stage_ends)
         self.head_weight = None if head is None else nn.Parameter(head[0], requires_grad=False)
         self.head_bias = None if head is None else nn.Parameter(head[1], requires_grad=False)
 
@@ -58,6 +62,27 @@ class DeployedEfficientViT(nn.Module):
         Returns:
             Logits, (B, num_classes); the pooled features if there are no classes.
         """
+        x = self.layers(self._embed(x))
+        x = x.mean((1, 2) if self.layout == "tokens" else (2, 3))  # (B, H, W, C) or (B, C, H, W) -> (B, C)
+        return x if self.head_weight is None else linear(x, self.head_weight, self.head_bias)
+
+    def features(self, x: Tensor) -> list[Tensor]:
+        """Feature map of each stage, (B, C, H, W), as `EfficientViT.features` gives them; see `forward` for `x`."""
+        maps = []
+        x = self._embed(x)
+        for index, layer in enumerate(self.layers, start=1):
+            x = layer(x)
+            if index in self.stage_ends:
+                # A copy: the memory of tokens belongs to whatever layer comes next.
+                maps.append(x.permute(0, 3, 1, 2).clone() if self.layout == "tokens" else x)  # -> (B, C, H, W)
+        return maps
+
+    def output_shapes(self) -> list[tuple[int, int]]:
+        """Channels and stride of each map of `features`."""
+        return [(stage.width, PATCH_SIZE * 2**index) for index, stage in enumerate(self.config.stages)]
+
+    def _embed(self, x: Tensor) -> Tensor:
+        """The stem: pictures to the first map, in the layout of the layers."""
         self._check(x)
         if self.layout == "tokens":
             x = x.contiguous(memory_format=torch.channels_last)
@@ -66,12 +91,7 @@ class DeployedEfficientViT(nn.Module):
             x = convolution(x, 2)
             if index < last:
                 x = activate(x, self.config.activation)
-        if self.layout == "tokens":
-            x = x.permute(0, 2, 3, 1)  # (B, C, H, W) -> (B, H, W, C), in memory as it was
-            x = self.layers(x).mean((1, 2))  # (B, H, W, C) -> (B, C)
-        else:
-            x = self.layers(x).mean((2, 3))  # (B, C, H, W) -> (B, C)
-        return x if self.head_weight is None else linear(x, self.head_weight, self.head_bias)
+        return x.permute(0, 2, 3, 1) if self.layout == "tokens" else x  # -> (B, H, W, C), in memory as it was
 
     def _check(self, x: Tensor) -> None:
         config, size = self.config, self.image_size

@@ -16,6 +16,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Sequence
 from dataclasses import replace
+from itertools import accumulate
 from typing import Any
 
 import torch
@@ -62,9 +63,15 @@ def rewrite(
     if not _can_deploy(model):
         return _with_one_head(model)
     stem = [_stem(layer, layout) for layer in model.stem if isinstance(layer, ConvNorm)]
-    layers = [part for stage in model.stages for layer in stage.children() for part in _parts(layer, layout, config)]
+    stages = [[part for layer in stage.children() for part in _parts(layer, layout, config)] for stage in model.stages]
     deployed = DeployedEfficientViT(
-        config, layout=layout, stem=stem, layers=layers, head=_classifier(model), image_size=size
+        config,
+        layout=layout,
+        stem=stem,
+        layers=[part for stage in stages for part in stage],
+        stage_ends=list(accumulate(map(len, stages))),
+        head=_classifier(model),
+        image_size=size,
     )
     if size is not None:
         _fix_size(deployed, size)

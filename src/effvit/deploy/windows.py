@@ -18,6 +18,10 @@ class WindowGrid:
     """The windows of a map of `height` x `width` tokens: as `effvit.model.attention.WindowAttention` lays them.
 
     A map that fits into one window is one window, however small, unless padding takes part in the attention.
+
+    While a graph for maps of any size is made, height and width are symbols. Then nothing is decided by them: the
+    map is always cut, and padded by rows and columns that may turn out to be none. That is the same function: padding
+    that is kept out cannot be told from its absence. Divisions are of positive numbers: ONNX rounds towards zero.
     """
 
     height: int
@@ -30,20 +34,27 @@ class WindowGrid:
     """Whether padding is kept out of the attention."""
 
     @cached_property
+    def is_symbolic(self) -> bool:
+        """Whether the size of the map is not known yet."""
+        return not (type(self.height) is int and type(self.width) is int)
+
+    @cached_property
     def is_whole(self) -> bool:
         """Whether the map is one window as it is: nothing to cut."""
+        if self.is_symbolic:
+            return False
         height, width, window = self.height, self.width, self.window
         return window >= height and window >= width and (self.mask_padding or height == width == window)
 
     @cached_property
     def num_rows(self) -> int:
         """Windows from top to bottom."""
-        return 1 if self.is_whole else -(-self.height // self.window)
+        return 1 if self.is_whole else (self.height + self.window - 1) // self.window
 
     @cached_property
     def num_columns(self) -> int:
         """Windows from left to right."""
-        return 1 if self.is_whole else -(-self.width // self.window)
+        return 1 if self.is_whole else (self.width + self.window - 1) // self.window
 
     @cached_property
     def num_windows(self) -> int:
@@ -68,8 +79,8 @@ class WindowGrid:
 
     @cached_property
     def is_padded(self) -> bool:
-        """Whether the windows reach over the map."""
-        return self.padding != (0, 0)
+        """Whether the windows reach over the map, or may do so."""
+        return self.is_symbolic or self.padding != (0, 0)
 
     def cut(self, x: Tensor) -> Tensor:
         """Map to windows, padding with zeros: (B, H, W, C) -> (B * num_windows * N, C), tokens window by window."""

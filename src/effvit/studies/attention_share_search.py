@@ -35,6 +35,10 @@ class Found:
         inner = max(self.inner + 1, round(wanted)) if excess > 1 else min(self.inner - 1, round(wanted))
         return replace(self, inner=min(max(inner, INNER_PERCENTS[0]), INNER_PERCENTS[-1]))
 
+    def stepped(self, excess: float, step: int) -> Found:
+        """With the next width for a speed that is `excess` times too high: where inner widths do not move it."""
+        return replace(self, width=max(step, self.width + (step if excess > 1 else -step)), inner=100)
+
 
 def search_all(
     wanted: Mapping[str, tuple[Curve, int]],

@@ -3,7 +3,8 @@
 First each network for itself: the nearest width, then the inner widths that meet the speed. Each is kept in a file as
 soon as it is found, so an interrupted search goes on where it was. What counts in the end is how fast all networks of
 a family are when they take turns with the baseline. Those that surely miss their speed have their inner widths changed
-by what they miss, until none does and the error is below half of the tolerance.
+by what they miss, or where that did not help their width by a step, until none does and the error is below half of the
+tolerance.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from effvit.analysis.ratios.families import Subnetwork
+from effvit.analysis.ratios.families import Subnetwork, find_family
 from effvit.analysis.speed_meter import CONTROL, SpeedMeter
 from effvit.errors import RunError
 from effvit.files import make_output_folder
@@ -22,6 +23,8 @@ from effvit.studies.attention_share_together import Together
 
 _MEASUREMENTS, _CORRECTIONS = 40, 8
 """Measurements of all networks together, and changes of their widths, before a machine is called too restless."""
+_HELPED = 0.7
+"""A change of inner widths that leaves more than this share of the error did not help."""
 
 
 def match_curves(
@@ -64,13 +67,22 @@ def match_curves(
 
     together.take_kept(networks())
     num_corrections = 0
+    excess_before: dict[str, float] = {}
     while not together.is_within(targets, unsure=together.num_measurements == _MEASUREMENTS):
         wrong = together.wrong(targets)
         if together.num_measurements == _MEASUREMENTS or (wrong and num_corrections == _CORRECTIONS):
             raise RunError(_too_restless(together, targets))
         num_corrections += bool(wrong)
         for name in wrong:
-            found[name] = found[name].corrected(together.speed(name).median / targets[name])
+            excess = together.speed(name).median / targets[name]
+            is_stuck = name in excess_before and abs(excess - 1) > _HELPED * abs(excess_before[name] - 1)
+            # A small network's speed hardly follows its inner widths where its products are tiny already.
+            found[name] = (
+                found[name].stepped(excess, find_family(baseline.family).step)
+                if is_stuck
+                else found[name].corrected(excess)
+            )
+            excess_before[name] = excess
             write_found(folder / f"{name}.json", wanted[name], settings, found[name])
             together.forget(name)
         together.measure(networks(), meter)

@@ -27,8 +27,8 @@ from effvit.studies.holding import held
 from effvit.studies.kept import as_json
 from effvit.studies.progress import StudyClock, StudyStep
 from effvit.train.checkpoint import FREE_ON_RESUME
+from effvit.train.classification import fit
 from effvit.train.config import TrainConfig
-from effvit.train.loop import fit
 from effvit.train.outcome import SaveWeights
 from effvit.train.records import EpochRecord, StepReport
 from effvit.train.runs import RunFolder
@@ -119,7 +119,7 @@ def train_all(
         RunError: If a run folder was made with other settings (before anything is trained), cannot be written
             or continued, if another process trains it, if every training failed, or nothing is finished where only
             that is wanted.
-        DataError, WeightsError: As `effvit.train.loop.fit`.
+        DataError, WeightsError: As `effvit.train.classification.fit`.
     """
     _check_names(entrants, seeds)
     folder = make_output_folder(folder)

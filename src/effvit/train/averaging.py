@@ -5,10 +5,10 @@ from __future__ import annotations
 from timm.utils.model_ema import ModelEmaV3
 from torch import nn
 
-from effvit.train.config import TrainConfig
+from effvit.train.run_config import RunConfig
 
 
-def make_average(model: nn.Module, config: TrainConfig) -> ModelEmaV3:
+def make_average(model: nn.Module, config: RunConfig) -> ModelEmaV3:
     """Start the average with a copy of the network's weights.
 
     Buffers are averaged like weights (counters are copied), so that the statistics of batch normalisation

@@ -94,5 +94,7 @@ class Preparation:
         if self._mixer is not None:
             images, targets = self._mixer(images, targets, seed)
         num_parts = max(min(self._config.accumulation, len(targets) // 2), 1)
+        if self._config.channels_last:
+            images = images.contiguous(memory_format=torch.channels_last)
         pairs = zip(images.tensor_split(num_parts), targets.tensor_split(num_parts), strict=True)
         return [MicroBatch(*pair) for pair in pairs]

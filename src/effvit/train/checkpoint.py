@@ -13,10 +13,10 @@ from typing import Any
 import torch
 
 from effvit.errors import ConfigError, RunError
-from effvit.train.config import TrainConfig
 from effvit.train.distributed import is_main, sum_over_processes
 from effvit.train.learner import Learner
-from effvit.train.records import EpochRecord
+from effvit.train.records import EpochFacts
+from effvit.train.run_config import RunConfig
 from effvit.train.runs import RunFolder
 
 FREE_ON_RESUME = ("device", "num_workers", "checkpoint_minutes", "tensorboard")
@@ -60,7 +60,7 @@ class Position:
 class RunState:
     """A run between two steps."""
 
-    history: list[EpochRecord] = field(default_factory=list)
+    history: list[EpochFacts] = field(default_factory=list)
     """The finished epochs."""
     position: Position = field(default_factory=Position)
     """Within the epoch after them."""
@@ -82,8 +82,13 @@ def save_state(run: RunFolder, learner: Learner, state: RunState) -> None:
     )
 
 
-def load_state(run: RunFolder, learner: Learner) -> RunState:
+def load_state(run: RunFolder, learner: Learner, epoch_type: type[EpochFacts]) -> RunState:
     """Put the run's checkpoint into a learner, and give where the run stands.
+
+    Args:
+        run: The run.
+        learner: With the network that it trains.
+        epoch_type: What its epochs are written down as.
 
     Raises:
         ConfigError: If the learner has another configuration than the run was started with.
@@ -99,10 +104,10 @@ def load_state(run: RunFolder, learner: Learner) -> RunState:
         raise RunError(f"{run.checkpoint} does not fit the network: {' '.join(str(error).split())[:300]}") from error
     position = Position(**state["position"])
     position.leave_to_main()
-    return RunState([EpochRecord(**record) for record in state["history"]], position)
+    return RunState([epoch_type(**record) for record in state["history"]], position)
 
 
-def _check_same(before: dict[str, Any], config: TrainConfig) -> None:
+def _check_same(before: dict[str, Any], config: RunConfig) -> None:
     now = config.to_dict()
     changed = [name for name in now if name not in FREE_ON_RESUME and before.get(name) != now[name]]
     if changed:

@@ -12,8 +12,9 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from effvit.data.datasets import PictureData
 from effvit.train.batches import training_loader
-from effvit.train.config import TrainConfig, field_types
+from effvit.train.config import TrainConfig
 from effvit.train.pace import Pace, measure_pace
+from effvit.train.run_config import flat_settings
 from effvit.train.schedule import learning_rates
 
 STEPS_WITHOUT_DATA = 100
@@ -78,15 +79,6 @@ def dry_run(config: TrainConfig, data: PictureData | None, network: nn.Module) -
         num_steps=None if steps_per_epoch is None else config.epochs * steps_per_epoch,
         pace=None if data is None else measure_pace(config, data, network),
     )
-
-
-def flat_settings(config: TrainConfig) -> dict[str, Any]:
-    """Every field by the name that `--set` knows it by."""
-    values, found = config.to_dict(), {}
-    for name in field_types():
-        section, _, leaf = name.rpartition(".")
-        found[name] = values[section][leaf] if section else values[leaf]
-    return found
 
 
 def count_macs(network: nn.Module, config: TrainConfig) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextlib import nullcontext
 from typing import Any, NamedTuple
 
@@ -12,11 +13,10 @@ from torch.nn.parallel import DistributedDataParallel
 
 from effvit.errors import RunError
 from effvit.train.averaging import make_average, update_average
-from effvit.train.config import TrainConfig
 from effvit.train.distributed import num_processes
 from effvit.train.freezing import set_training
-from effvit.train.losses import Criterion
 from effvit.train.optimizer import clip_gradients, make_optimizer
+from effvit.train.run_config import RunConfig
 
 _AUTOCAST = {"float32": None, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
@@ -24,10 +24,14 @@ _AUTOCAST = {"float32": None, "bfloat16": torch.bfloat16, "float16": torch.float
 class MicroBatch(NamedTuple):
     """What goes through the network at once."""
 
-    images: Tensor
-    """Normalised and mixed, float32, (B, 3, H, W), on the device."""
-    targets: Tensor
-    """Class indices (B,), or probabilities (B, num_classes)."""
+    images: Any
+    """Pictures on the device: of a classifier normalised and mixed, float32, (B, 3, H, W); of a detector a list."""
+    targets: Any
+    """One for each picture: class indices (B,) or probabilities (B, num_classes); of a detector a list."""
+
+
+StepLoss = Callable[[nn.Module, MicroBatch], Tensor]
+"""(network, micro-batch) -> the sum of the losses of its pictures; the network is called once, as it is given."""
 
 
 class Learner:
@@ -36,11 +40,11 @@ class Learner:
     Args:
         model: The network, on its device; trained in place.
         config: How.
-        criterion: The loss of each picture.
+        loss: What is to become small.
         device: Where the network lies.
     """
 
-    def __init__(self, model: nn.Module, config: TrainConfig, criterion: Criterion, device: torch.device) -> None:
+    def __init__(self, model: nn.Module, config: RunConfig, loss: StepLoss, device: torch.device) -> None:
         if config.sync_norm and num_processes() > 1:
             model = nn.SyncBatchNorm.convert_sync_batchnorm(model)  # type: ignore[no-untyped-call]
         if config.channels_last:
@@ -51,7 +55,7 @@ class Learner:
         self.optimizer = make_optimizer(model, config)
         self.average: ModelEmaV3 | None = make_average(model, config) if config.ema_decay else None
         self.learning_rate = 0.0
-        self._criterion = criterion
+        self._loss = loss
         self._scaler = torch.amp.GradScaler(device.type, enabled=config.precision == "float16")
         self._called: nn.Module = model
         self._shared: DistributedDataParallel | None = None
@@ -110,14 +114,10 @@ class Learner:
 
     def _backward(self, batch: MicroBatch, num_pictures: int, *, is_last: bool) -> Tensor:
         """Add a micro-batch's share of the gradient; the processes exchange theirs with the last one."""
-        images = batch.images
-        if self.config.channels_last:
-            images = images.contiguous(memory_format=torch.channels_last)
         dtype = _AUTOCAST[self.config.precision]
         with nullcontext() if self._shared is None or is_last else self._shared.no_sync():
             with torch.autocast(self.device.type, dtype=dtype, enabled=dtype is not None):
-                output = self._called(images)
-                loss_sum = self._criterion(output, batch.targets, images).sum()
+                loss_sum = self._loss(self._called, batch)
             # The processes' gradients are averaged, and the mean over all pictures is wanted.
             self._scaler.scale(loss_sum * (num_processes() / num_pictures)).backward()  # type: ignore[no-untyped-call]
         return loss_sum.detach().float()

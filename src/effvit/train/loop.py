@@ -7,20 +7,18 @@ its last checkpoint gives, on the same machine, bit for bit the weights of one t
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from typing import Any
 
 import torch
 from torch import nn
 
-from effvit.data.datasets import PictureData
-from effvit.data.loaders import Batch, PictureLoader, UnreadableCount, dead_workers_in_one_line
+from effvit.data.loaders import UnreadableCount, dead_workers_in_one_line
 from effvit.data.randomness import derive_seed
 from effvit.device import find_device
 from effvit.errors import ConfigError, DataError, EffvitError, RunError
-from effvit.train.batches import Preparation, check_parts, training_loader, validation_loader
 from effvit.train.checkpoint import Position, RunState, load_state, save_state
-from effvit.train.config import TrainConfig
 from effvit.train.distributed import (
     gather,
     is_main,
@@ -29,15 +27,14 @@ from effvit.train.distributed import (
     share_from_main,
     sum_over_processes,
 )
-from effvit.train.evaluate import Evaluation, evaluate_all, network_predictor
-from effvit.train.figures import write_curves
 from effvit.train.learner import Learner
-from effvit.train.losses import criterion_of_run
 from effvit.train.optimizer import learning_rate_at
-from effvit.train.outcome import SaveWeights, efficientvit_saver, keep_epoch
-from effvit.train.records import EpochRecord, StepReport, stops_early
+from effvit.train.outcome import keep_epoch
+from effvit.train.records import EpochFacts, StepReport, stops_early
+from effvit.train.run_config import RunConfig
 from effvit.train.running_loss import RunningLoss
 from effvit.train.runs import RunFolder
+from effvit.train.task import Task, TaskBatch
 from effvit.train.tensorboard import Writer
 
 _SECONDS_WORTH_A_DRAWING = 10
@@ -45,58 +42,49 @@ _SECONDS_WORTH_A_DRAWING = 10
 
 
 @dead_workers_in_one_line()
-def fit(
+def fit_task(
     model: nn.Module,
-    data: PictureData,
-    config: TrainConfig,
+    task: Task,
     run: RunFolder,
     *,
     on_step: Callable[[StepReport], None] | None = None,
-    on_epoch: Callable[[EpochRecord], None] | None = None,
+    on_epoch: Callable[[Any], None] | None = None,
     resume: bool = False,
-    save_weights: SaveWeights | None = None,
-) -> list[EpochRecord]:
-    """Train a classifier and keep the weights that were best in validation, and the last.
+) -> list[Any]:
+    """Train a network on whatever a task is about, and keep the weights that were best in validation, and the last.
 
     An interruption (Ctrl-C, a kill, a full disk, a loss that is not finite) leaves the run folder with a
     checkpoint at most `config.checkpoint_minutes` old, from which `resume=True` goes on exactly. Under
     `torchrun`, inside `distributed.joined`, every process calls this; the main one writes.
 
     Args:
-        model: Any classifier of (B, 3, H, W) -> (B, num_classes); trained in place. In train mode it may give a
-            pair of outputs (two heads).
-        data: The pictures.
-        config: How to train.
+        model: The network; trained in place.
+        task: Data, settings, loss, validation, and how its weights are written.
         run: Where to write, made by `RunFolder.create` or found by `RunFolder.open`.
         on_step: Called after every training step and validation batch.
         on_epoch: Called after every epoch, when it is on the disk.
         resume: Whether to go on with what `run` holds.
-        save_weights: Writes a network into a folder; by default `effvit.save`, which wants an EfficientViT.
 
     Returns:
-        One record an epoch, those before a resumption included.
+        One record an epoch, of the task's kind, those before a resumption included.
 
     Raises:
-        ConfigError: If the device is not there, the batch is too small for the processes, or a resumed run
-            was started with another configuration.
+        ConfigError: If the device is not there, the task cannot start, or a resumed run was started with another
+            configuration.
         DataError: If too many pictures cannot be read.
         RunError: If the loss is not finite, or the run folder cannot be written or continued.
-        WeightsError: If the teacher cannot be had.
     """
+    config = task.config
     device = find_device(local_device(config.device))
     if device.type == "cuda":
         torch.cuda.set_device(device)
-    num_classes = len(data.class_names)
-    criterion = criterion_of_run(config, data, device)
+    loss = task.begin(device)
     share_from_main(model.to(device).state_dict().values())
-    train_loader, val_loader = training_loader(data, config), validation_loader(data, config)
-    check_parts(config, train_loader)
     if config.sync_norm and device.type != "cuda":
         raise ConfigError(f"sync_norm works on CUDA only, got device {device}")
-    learner = Learner(model, config, criterion, device)
-    keep = save_weights or efficientvit_saver(model, data, config, run)
+    learner = Learner(model, config, loss, device)
 
-    state = load_state(run, learner) if resume else RunState()
+    state = load_state(run, learner, task.epoch_type) if resume else RunState()
     board = None
     try:
         if is_main():
@@ -107,59 +95,57 @@ def fit(
             if not resume:
                 save_state(run, learner, state)  # the initial weights: a run killed early can go on
         while len(state.history) < config.epochs and not stops_early(state.history, config.patience):
-            train_one_epoch(learner, train_loader, state, run, num_classes=num_classes, on_step=on_step)
+            train_one_epoch(learner, task, state, run, on_step=on_step)
             started = time.monotonic()
-            validated = _validate(learner, val_loader, data, len(state.history), on_step)
-            state.history.append(_record(learner, state, validated, time.monotonic() - started))
+            scores, unreadable = _validate(learner, task, len(state.history), on_step)
+            seconds = time.monotonic() - started
+            state.history.append(_record(learner, task, state, scores, num_unreadable=len(unreadable), seconds=seconds))
             state.position = Position()
             if is_main():
                 if board is not None:
                     board.write(state.history[-1])
-                run.note_unreadable(validated["trained"].unreadable)
+                run.note_unreadable(unreadable)
                 with _told_with(f"the end of epoch {len(state.history)}"):
-                    keep_epoch(run, learner, state.history, keep)
+                    keep_epoch(run, learner, state.history, task.save)
                     save_state(run, learner, state)
                 if state.history[-1].seconds > _SECONDS_WORTH_A_DRAWING:
-                    write_curves(run.path / "curves.png", state.history, num_epochs=config.epochs)
+                    task.draw(run.path / "curves.png", state.history)
                 if on_epoch is not None:
                     on_epoch(state.history[-1])
     except BaseException as error:
         with suppress(EffvitError):  # the disk may be what failed; the first error is the one to tell
-            _close(run, config, state.history, "interrupted" if isinstance(error, KeyboardInterrupt) else "failed")
+            _close(run, task, state.history, "interrupted" if isinstance(error, KeyboardInterrupt) else "failed")
         raise
     finally:
         if board is not None:
             board.close()
-    _close(run, config, state.history, "finished")
+    _close(run, task, state.history, "finished")
     return state.history
 
 
 def train_one_epoch(
     learner: Learner,
-    loader: PictureLoader,
+    task: Task,
     state: RunState,
     run: RunFolder,
     *,
-    num_classes: int,
     on_step: Callable[[StepReport], None] | None = None,
 ) -> None:
     """One pass over the training pictures, from where `state` stands; writes a checkpoint from time to time.
 
     Args:
         learner: The network and what trains it.
-        loader: The training pictures.
+        task: The training pictures, and what becomes of a batch of them.
         state: Where the run stands; its position is moved on, and adds up all processes in the end.
         run: Where checkpoints go.
-        num_classes: Classes of the targets.
         on_step: Called after every step.
 
     Raises:
         DataError: If too many pictures cannot be read.
         RunError: If the loss is not finite; names epoch, step and pictures.
     """
-    config, epoch, position = learner.config, len(state.history), state.position
+    config, epoch, position, loader = learner.config, len(state.history), state.position, task.train_loader
     learner.begin_epoch(epoch)
-    prepare = Preparation(config, num_classes, learner.device)
     unreadable = UnreadableCount(len(loader.samples), config.max_unreadable)
     running = RunningLoss(learner.device, f"epoch {epoch + 1}")
     saved_at = resumed_at = time.monotonic()
@@ -176,7 +162,7 @@ def train_one_epoch(
             torch.manual_seed(derive_seed("steps", config.seed, epoch, step, rank()))  # drop path and dropout
             number = epoch * len(loader) + step
             rate = learning_rate_at(number, config.epochs * len(loader), config, steps_per_epoch=len(loader))
-            micro_batches = prepare(batch, derive_seed("batch", config.seed, epoch, step, rank()))
+            micro_batches = task.micro_batches(batch, derive_seed("batch", config.seed, epoch, step, rank()))
             loss_sum = learner.step(micro_batches, num_pictures=num_pictures, learning_rate=rate, number=number)
             names = [loader.samples[index].name for index in batch.indices[:3].tolist()]
             position.loss_sum += running.add(loss_sum, len(batch.targets), step=step + 1, pictures=names)
@@ -206,7 +192,7 @@ def train_one_epoch(
         raise DataError(f"nothing was trained in epoch {epoch + 1}: no step had 2 readable pictures for each process")
 
 
-def _agree(batch: Batch, config: TrainConfig, is_late: bool) -> tuple[int, bool, bool, bool]:
+def _agree(batch: TaskBatch, config: RunConfig, is_late: bool) -> tuple[int, bool, bool, bool]:
     """What all must know of a step: its pictures, whether one process has too few, whether to save, if some failed."""
     num_pictures = len(batch.targets)
     fewest = 1 if config.freeze_norm else 2
@@ -225,12 +211,8 @@ def _told_with(place: str) -> Iterator[None]:
 
 
 def _validate(
-    learner: Learner,
-    loader: PictureLoader,
-    data: PictureData,
-    epoch: int,
-    on_step: Callable[[StepReport], None] | None,
-) -> dict[str, Evaluation]:
+    learner: Learner, task: Task, epoch: int, on_step: Callable[[StepReport], None] | None
+) -> tuple[dict[str, Any], Sequence[str]]:
     """Evaluate the trained weights and their moving average, in one pass over the pictures."""
     networks = {"trained": learner.model}
     if learner.average is not None:
@@ -242,36 +224,27 @@ def _validate(
         if on_step is not None:
             on_step(StepReport("val", epoch + 1, learner.config.epochs, done, total, None))
 
-    return evaluate_all(
-        {name: network_predictor(network) for name, network in networks.items()},
-        loader,
-        class_names=data.class_names,
-        preprocessing=learner.config.preprocessing,
-        device=learner.device,
-        max_unreadable=learner.config.max_unreadable,
-        on_batch=on_batch,
-    )
+    return task.validate(networks, on_batch)
 
 
-def _record(learner: Learner, state: RunState, validated: dict[str, Evaluation], val_seconds: float) -> EpochRecord:
-    trained, average, position = validated["trained"], validated.get("average"), state.position
-    return EpochRecord(
+def _record(
+    learner: Learner, task: Task, state: RunState, scores: dict[str, Any], *, num_unreadable: int, seconds: float
+) -> EpochFacts:
+    position = state.position
+    return task.epoch_type(
         epoch=len(state.history) + 1,
         learning_rate=learner.learning_rate,
         train_loss=position.loss_sum / position.num_pictures,
-        val_loss=trained.loss,
-        val_top1=trained.top1,
-        val_loss_ema=None if average is None else average.loss,
-        val_top1_ema=None if average is None else average.top1,
-        num_unreadable=position.num_unreadable + len(trained.unreadable),
+        num_unreadable=position.num_unreadable + num_unreadable,
         pictures_per_second=position.num_pictures / position.seconds,
         waiting_share=position.seconds_waited / position.seconds,
-        seconds=position.seconds + val_seconds,
+        seconds=position.seconds + seconds,
+        **scores,
     )
 
 
-def _close(run: RunFolder, config: TrainConfig, history: list[EpochRecord], status: str) -> None:
+def _close(run: RunFolder, task: Task, history: list[EpochFacts], status: str) -> None:
     if is_main():
         if history:
-            write_curves(run.path / "curves.png", history, num_epochs=config.epochs)
+            task.draw(run.path / "curves.png", history)
         run.finish(status)

@@ -13,12 +13,22 @@ from effvit.errors import ConfigError
 from effvit.train.class_balance import class_weights, count_classes
 from effvit.train.config import TrainConfig
 from effvit.train.distillation_config import Distillation
+from effvit.train.learner import MicroBatch, StepLoss
 from effvit.train.teachers import open_teacher
 
 Criterion = Callable[[Tensor | tuple[Tensor, ...], Tensor, Tensor], Tensor]
 """(output of the network, targets, pictures) -> loss of each picture, (B,). The output is (B, num_classes), or one such
 tensor for each of two heads; targets are class indices (B,) or probabilities (B, num_classes); the pictures, normalised
 and as the network saw them, (B, 3, H, W), are for the teacher."""
+
+
+def classifier_loss(criterion: Criterion) -> StepLoss:
+    """What a step of a classifier makes small: its criterion's losses, added up over the pictures."""
+
+    def loss_sum(network: nn.Module, batch: MicroBatch) -> Tensor:
+        return criterion(network(batch.images), batch.targets, batch.images).sum()
+
+    return loss_sum
 
 
 def criterion_of_run(config: TrainConfig, data: PictureData, device: torch.device) -> Criterion:

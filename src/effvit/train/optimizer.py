@@ -11,11 +11,13 @@ from timm.utils.agc import adaptive_clip_grad
 from torch import nn
 
 from effvit.errors import ConfigError
-from effvit.train.config import TrainConfig
+from effvit.train.run_config import RunConfig
 
 
-def learning_rate_at(step: int, num_steps: int, config: TrainConfig, *, steps_per_epoch: int) -> float:
-    """Linear rise, then half a cosine down.
+def learning_rate_at(step: int, num_steps: int, config: RunConfig, *, steps_per_epoch: int) -> float:
+    """Linear rise, then half a cosine down, or down to a tenth at each milestone.
+
+    Milestones count from the first step, so the rise only covers what they say of its steps, as in mmdetection.
 
     By steps, the cosine starts where the rise ends and is down at the last step. By epochs, all steps of an
     epoch have one rate, and the cosine counts from the first epoch, so the rise only covers its beginning:
@@ -32,16 +34,29 @@ def learning_rate_at(step: int, num_steps: int, config: TrainConfig, *, steps_pe
     Returns:
         The rate of groups without a scale of their own.
     """
+    if config.schedule == "milestones":
+        fallen = sum(step >= milestone * steps_per_epoch for milestone in config.milestones)
+        return _risen(step, _num_warmup(config, num_steps), config, config.peak_learning_rate * 0.1**fallen)
     by_epoch = config.schedule_unit == "epoch"
     position, length = (step // steps_per_epoch, num_steps // steps_per_epoch) if by_epoch else (step, num_steps)
-    warmup, peak = round(config.warmup_share * length), config.peak_learning_rate
+    warmup, peak = _num_warmup(config, length, steps_per_epoch if by_epoch else 1), config.peak_learning_rate
     if position < warmup:
-        return config.warmup_learning_rate + position / warmup * (peak - config.warmup_learning_rate)
+        return _risen(position, warmup, config, peak)
     progress = position / length if by_epoch else (position - warmup) / max(length - warmup - 1, 1)
     return config.min_learning_rate + (peak - config.min_learning_rate) * (1 + math.cos(math.pi * progress)) / 2
 
 
-def make_optimizer(model: nn.Module, config: TrainConfig) -> torch.optim.Optimizer:
+def _num_warmup(config: RunConfig, length: int, unit: int = 1) -> int:
+    """Steps of the rise, or units of several steps, of a run of `length` of them."""
+    return round(config.warmup_steps / unit) if config.warmup_steps else round(config.warmup_share * length)
+
+
+def _risen(position: int, warmup: int, config: RunConfig, rate: float) -> float:
+    share = position / warmup if position < warmup else 1.0
+    return config.warmup_learning_rate + share * (rate - config.warmup_learning_rate) if share < 1 else rate
+
+
+def make_optimizer(model: nn.Module, config: RunConfig) -> torch.optim.Optimizer:
     """AdamW over a network's parameters, decayed and slowed down by layers where they should be.
 
     Biases, norms and what the network names in `no_weight_decay` (attention biases) get no weight decay. With
@@ -67,7 +82,7 @@ def make_optimizer(model: nn.Module, config: TrainConfig) -> torch.optim.Optimiz
     return optimizer
 
 
-def _parameter_groups(model: nn.Module, config: TrainConfig) -> list[dict[str, Any]]:
+def _parameter_groups(model: nn.Module, config: RunConfig) -> list[dict[str, Any]]:
     groups: list[dict[str, Any]]
     own_groups = getattr(model, "parameter_groups", None)
     if callable(own_groups):
@@ -90,7 +105,7 @@ def _parameter_groups(model: nn.Module, config: TrainConfig) -> list[dict[str, A
     return groups
 
 
-def clip_gradients(model: nn.Module, config: TrainConfig) -> None:
+def clip_gradients(model: nn.Module, config: RunConfig) -> None:
     """Adaptive clipping (Brock et al., arXiv:2102.06171): no unit's gradient above a share of its weights' norm.
 
     All parameters are clipped, the head's and the attention biases' too, as in the paper's code; the authors

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 from torch import nn
 
@@ -14,14 +15,14 @@ from effvit.model.checkpoints import WeightsInfo, save
 from effvit.model.network import EfficientViT
 from effvit.train.config import TrainConfig
 from effvit.train.learner import Learner
-from effvit.train.records import EpochRecord, best_epoch
+from effvit.train.records import EpochFacts, EpochRecord, best_epoch
 from effvit.train.runs import RunFolder
 
-SaveWeights = Callable[[Path, nn.Module, EpochRecord], object]
+SaveWeights = Callable[[Path, nn.Module, Any], object]
 """Writes a network into a folder: (folder, network, its epoch)."""
 
 
-def keep_epoch(run: RunFolder, learner: Learner, history: Sequence[EpochRecord], save_weights: SaveWeights) -> None:
+def keep_epoch(run: RunFolder, learner: Learner, history: Sequence[EpochFacts], save_weights: SaveWeights) -> None:
     """Write the last epoch's weights, and as the best those that validated best so far; then the metrics.
 
     Where a moving average is kept, it is the last weights, and the best are whichever of the two was better

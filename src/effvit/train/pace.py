@@ -24,7 +24,7 @@ from effvit.train.config import TrainConfig
 from effvit.train.distributed import local_device
 from effvit.train.evaluate import network_predictor
 from effvit.train.learner import Learner
-from effvit.train.losses import criterion_of_run
+from effvit.train.losses import classifier_loss, criterion_of_run
 
 _MAX_CPU_BATCH = 32
 """Pictures of a measured step on a CPU: it takes about as long per picture as a large one, and ends sooner."""
@@ -143,7 +143,7 @@ def _measure_training(
 ) -> tuple[Spread, Spread, int]:
     num_classes = len(data.class_names)
     criterion = criterion_of_run(config, data, device)
-    learner = Learner(copy.deepcopy(network).to(device), config, criterion, device)
+    learner = Learner(copy.deepcopy(network).to(device), config, classifier_loss(criterion), device)
     learner.begin_epoch(config.freeze_backbone_epochs)
     prepare = Preparation(config, num_classes, device)
 

@@ -16,8 +16,8 @@ from effvit.data.datasets import PictureData
 from effvit.data.samples import Sample
 from effvit.train.config import TrainConfig
 from effvit.train.contact_sheets import Shown, file_name, thumbnails
-from effvit.train.dry_run import flat_settings
 from effvit.train.records import EpochRecord, best_epoch, stops_early
+from effvit.train.run_config import flat_settings
 
 NUM_PHOTOS = 20
 """Pictures of each kind: 40 thumbnails are about 300 kB."""

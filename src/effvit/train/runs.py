@@ -19,7 +19,7 @@ from __future__ import annotations
 import datetime
 import json
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -34,6 +34,9 @@ from effvit.errors import RunError, first_line
 from effvit.files import atomic_path, make_output_folder, read_json, remove, write_json, write_text
 from effvit.model.config import EfficientViTConfig
 from effvit.train.config import TrainConfig
+from effvit.train.run_config import RunConfig
+
+CLASSIFICATION = "classification"
 
 
 @dataclass(frozen=True)
@@ -44,7 +47,7 @@ class RunFolder:
 
     @classmethod
     def create(cls, path: Path | str, config: TrainConfig, data: PictureData, *, command: str = "") -> RunFolder:
-        """Make a new run folder and write down what is about to be run.
+        """Make a new run folder for a classifier and write down what is about to be run.
 
         Args:
             path: The folder; made with its parents.
@@ -55,16 +58,53 @@ class RunFolder:
         Raises:
             RunError: If the folder holds something already, or cannot be written.
         """
+        return cls.create_for(
+            CLASSIFICATION,
+            path,
+            config,
+            root=data.root,
+            class_names=data.class_names,
+            split=split_to_dict(data),
+            command=command,
+        )
+
+    @classmethod
+    def create_for(
+        cls,
+        task: str,
+        path: Path | str,
+        config: RunConfig,
+        *,
+        root: Path,
+        class_names: Sequence[str],
+        split: dict[str, Any],
+        command: str = "",
+    ) -> RunFolder:
+        """Make a new run folder for any kind of training.
+
+        Args:
+            task: What is trained, for those who open the folder: `classification`, `detection`.
+            path: The folder; made with its parents.
+            config: What to run.
+            root: The folder of the pictures.
+            class_names: Name of each class.
+            split: The training and held-out pictures, as plain values.
+            command: The command line, for the reader of run.json.
+
+        Raises:
+            RunError: If the folder holds something already, or cannot be written.
+        """
         path = Path(path)
         if path.is_dir() and any(path.iterdir()):
             raise RunError(f"{path} is not empty: give a new folder, or continue that run with --resume {path}")
         run = cls(make_output_folder(path))
-        write_json(run.path / "split.json", split_to_dict(data))
+        write_json(run.path / "split.json", split)
         run.update_record(
+            task=task,
             status="running",
             command=command,
-            data_root=str(data.root.resolve()),
-            class_names=list(data.class_names),
+            data_root=str(root.resolve()),
+            class_names=list(class_names),
             config=config.to_dict(),
             environment=environment(),
             started=_now(),
@@ -134,14 +174,26 @@ class RunFolder:
         """Note how the run ended: finished, interrupted or failed."""
         self.update_record(status=status, ended=_now())
 
+    def refuse_other_task(self, task: str) -> None:
+        """Refuse a run of another kind of training; those from before there were several are of classifiers.
+
+        Raises:
+            RunError: If it is one; names the verb that takes it.
+        """
+        found = self.read_record().get("task", CLASSIFICATION)
+        if found != task:
+            verb = "effvit detect" if found == "detection" else "effvit"
+            raise RunError(f"{self.path} is a run of {found}, not of {task}: use {verb} train, eval, predict, export")
+
     def read_config(self) -> TrainConfig:
-        """The configuration the run was started with."""
-        with _content_of(self.path / "run.json"):
+        """The configuration a classifier's run was started with."""
+        self.refuse_other_task(CLASSIFICATION)
+        with content_of(self.path / "run.json"):
             return TrainConfig.from_dict(self.read_record()["config"])
 
     def read_network(self) -> EfficientViTConfig:
         """The network the run was started with, which weights may have brought along."""
-        with _content_of(self.path / "run.json"):
+        with content_of(self.path / "run.json"):
             return EfficientViTConfig.from_dict(self.read_record()["network"])
 
     def read_data(self, root: Path | str | None = None) -> PictureData:
@@ -153,19 +205,19 @@ class RunFolder:
         Raises:
             RunError: If the data folder is gone, or the split cannot be read.
         """
-        with _content_of(self.path / "run.json"):
+        with content_of(self.path / "run.json"):
             record = self.read_record()
             folder = Path(root if root is not None else record["data_root"])
             class_names = tuple(record["class_names"])
         if not folder.is_dir():
             raise RunError(f"the pictures of {self.path} are gone: there is no folder {folder} any more")
-        with _content_of(self.path / "split.json"):
+        with content_of(self.path / "split.json"):
             return split_from_dict(read_json(self.path / "split.json"), folder, class_names)
 
     def read_metrics(self) -> list[dict[str, Any]]:
         """The epochs so far, one dictionary each."""
         path = self.path / "metrics.jsonl"
-        with _content_of(path):
+        with content_of(path):
             return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
 
     def write_metrics(self, epochs: Iterable[dict[str, Any]]) -> None:
@@ -206,7 +258,7 @@ class RunFolder:
 
 
 @contextmanager
-def _content_of(path: Path) -> Iterator[None]:
+def content_of(path: Path) -> Iterator[None]:
     """Turn what goes wrong with the content of a file into one line that names the file."""
     try:
         yield

@@ -8,14 +8,14 @@ from matplotlib.figure import Figure
 
 from effvit.errors import ConfigError
 from effvit.files import atomic_path
-from effvit.train.config import TrainConfig
 from effvit.train.optimizer import learning_rate_at
+from effvit.train.run_config import RunConfig
 
 _SUFFIXES = (".png", ".svg", ".pdf")
 
 
 def learning_rates(
-    config: TrainConfig, steps_per_epoch: int, *, num_points: int = 2000
+    config: RunConfig, steps_per_epoch: int, *, num_points: int = 2000
 ) -> tuple[list[float], list[float]]:
     """The learning rate at evenly spaced steps, the first and the last among them.
 
@@ -48,7 +48,7 @@ def check_drawing_path(path: Path) -> None:
         raise ConfigError(f"there is no folder {path.parent} for the schedule's drawing")
 
 
-def write_schedule(path: Path, config: TrainConfig, steps_per_epoch: int) -> None:
+def write_schedule(path: Path, config: RunConfig, steps_per_epoch: int) -> None:
     """Draw the learning rate over the epochs, with warm-up and frozen epochs marked.
 
     Args:

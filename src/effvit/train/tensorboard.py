@@ -8,7 +8,7 @@ from types import TracebackType
 from typing import Any
 
 from effvit.errors import ConfigError, RunError
-from effvit.train.records import EpochRecord
+from effvit.train.records import EpochFacts
 
 
 def import_tensorboard() -> Any:
@@ -50,14 +50,11 @@ class Writer:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
         self.close()
 
-    def write(self, record: EpochRecord) -> None:
+    def write(self, record: EpochFacts) -> None:
         """Add an epoch to the curves and put it on the disk."""
         points = {
             "loss/train": record.train_loss,
-            "loss/val": record.val_loss,
-            "loss/val_ema": record.val_loss_ema,
-            "top1/val": record.val_top1,
-            "top1/val_ema": record.val_top1_ema,
+            **record.curves,
             "learning_rate": record.learning_rate,
             "pictures_per_second": record.pictures_per_second,
             "waiting_share": record.waiting_share,
