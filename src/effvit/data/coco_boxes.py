@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any, NamedTuple
 
 import numpy as np
 
 MIN_BOX_SIDE = 0.01
 """Pixels below which a box has no side that would survive a resize in single precision."""
+_LARGEST = float(np.finfo(np.float32).max)
 
 
 class Box(NamedTuple):
@@ -37,8 +37,7 @@ def cut_box(bbox: Any, height: int, width: int) -> Box | str:
 
 def is_number(value: Any) -> bool:
     """Whether a value is a number that single precision can hold."""
-    of_kind = isinstance(value, (int, float)) and not isinstance(value, bool)
-    return of_kind and not math.isnan(value) and abs(value) <= np.finfo(np.float32).max
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) <= _LARGEST
 
 
 def positive(value: Any) -> float | None:

@@ -33,8 +33,8 @@ def find_files(
     gone = {entry.id: entry.file_name for entry in images if not _is_there(files[entry.id])}
     if len(gone) == len(images):
         raise DataError(
-            f"{one_line(source)}: none of its {len(images)} pictures is in {one_line(root)}: {listed([*gone.values()])};"
-            " name the folder of the pictures (--images)"
+            f"{one_line(source)}: none of its {len(images)} pictures is in {one_line(root)}, name their folder"
+            f" (--images): {listed([*gone.values()])}"
         )
     if len(gone) > max(1, MAX_MISSING_SHARE * len(images)):
         on_obstacle(

@@ -1,10 +1,10 @@
 """Pixels of a picture of a COCO file, in the frame that its boxes were drawn in.
 
-A photo may be stored lying on its side, with a note (EXIF) on how to turn it. Annotation tools show it
-upright, as everything does that shows photos, and so boxes are taken to be in the upright picture. Where only the pixels
-as they are stored have the width and height that the file says, the tool ignored the note, and so
-do we. Where both have (turned by 180 degrees, mirrored, or a square), nothing tells them apart: upright it is, and
-`effvit data check` names those pictures.
+A photo may be stored lying on its side, with a note (EXIF) on how to turn it. Annotation tools show it upright,
+as everything does that shows photos, and so boxes are taken to be in the upright picture. Where only the pixels
+as they are stored have the width and height that the file says, the tool ignored the note, and so do we
+(as torchvision's CocoDetection always does). Where both have (turned by 180 degrees, mirrored, or a square), nothing
+tells them apart: upright it is, and `effvit data check` names those pictures.
 """
 
 from __future__ import annotations

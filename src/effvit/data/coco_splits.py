@@ -17,9 +17,9 @@ def split_coco(
 ) -> tuple[tuple[CocoPicture, ...], tuple[CocoPicture, ...]]:
     """Hold part of the pictures out, each class spread over both parts.
 
-    Every picture belongs to the rarest class on it. In that order, and by chance within a class, pictures are taken
-    at equal distances, so that each class has its share of the held out ones, up to one picture. The choice depends on the
-    seed, the pictures' ids and what is on them: not on the order in the file, nor on where the pictures lie.
+    Every picture is filed under the rarest class on it. In that order, and by chance within a class, pictures are
+    held out at equal distances, so that of each such pile a fair share is, up to one picture. The choice depends
+    on the seed, the pictures' ids and what is on them: not on the order in the file, nor on where they lie.
 
     Args:
         data: The pictures.
