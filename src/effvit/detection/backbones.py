@@ -23,7 +23,7 @@ from effvit.model.functions import call_function, names_function
 from effvit.model.network import EfficientViT
 from effvit.model.resizing import with_windows
 from effvit.model.sources import PRETRAINED, RANDOM
-from effvit.model.variants import TIMM_PREFIX, VARIANTS, variant_config
+from effvit.model.variants import TIMM_PREFIX, TORCHVISION_PREFIX, VARIANTS, variant_config
 from effvit.preprocessing import Preprocessing
 
 logger = logging.getLogger("effvit")
@@ -115,7 +115,7 @@ def find_backbone(source: str | dict[str, Any], *, task: str = "boxes", weights:
     if timm.is_model(timm_name.partition(".")[0]):
         network, shapes, preprocessing = timm_backbone(timm_name, PYRAMIDS[task], weights)
         return Backbone(network, shapes, task=task, source=TIMM_PREFIX + timm_name, preprocessing=preprocessing)
-    if names_function(name) and not name.startswith(TIMM_PREFIX):
+    if names_function(name) and not name.startswith((TIMM_PREFIX, TORCHVISION_PREFIX)):
         return _function(name, weights, task)
     raise ConfigError(_unknown_backbone(name))
 
@@ -157,7 +157,7 @@ def _ours(config: EfficientViTConfig, weights: WeightsFile | None, task: str) ->
         logger.info("backbone: %s", load_weights(network, weights))
     num_useful = sum(stride <= PYRAMIDS[task][1] for _, stride in network.output_shapes())
     if num_useful < len(config.stages):
-        shorter = EfficientViT(replace(config, stages=config.stages[:num_useful]))
+        shorter = EfficientViT(_for_detection(replace(config, stages=config.stages[:num_useful])))
         state = network.state_dict()
         shorter.load_state_dict({key: state[key] for key in shorter.state_dict()})
         network = shorter

@@ -47,7 +47,7 @@ class DetectorConfig:
         faults = limit_faults(self, _LIMITS)
         if len(set(self.class_names)) != len(self.class_names) or not self.class_names:
             faults.append(f"class_names must be at least one, all different, got {self.class_names!r:.80}")
-        if self.category_ids and len(set(self.category_ids)) != len(self.class_names):
+        if self.category_ids and not len(set(self.category_ids)) == len(self.category_ids) == len(self.class_names):
             faults.append(
                 f"category_ids must be one for each of {len(self.class_names)} classes, all different, got"
                 f" {self.category_ids!r:.80}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -19,6 +20,8 @@ from effvit.detection.neck import PYRAMIDS, PyramidNeck
 from effvit.detection.parameters import detector_groups, undecayed_names
 from effvit.detection.records import Detections
 from effvit.errors import ConfigError
+
+logger = logging.getLogger("effvit")
 
 MASK_THRESHOLD = 0.5
 """From which probability on a pixel belongs to a thing."""
@@ -198,6 +201,12 @@ def create_detector(config: DetectorConfig, *, weights: str | Path | None = None
         WeightsError: If weights cannot be had or do not fit.
     """
     backbone = find_backbone(config.backbone, task=config.task, weights=weights)
+    expected = backbone.preprocessing
+    if expected is not None and (expected.mean, expected.std) != (config.mean, config.std):
+        logger.warning(
+            "the backbone's weights expect mean %s and std %s, the detector is given %s and %s",
+            *(expected.mean, expected.std, config.mean, config.std),
+        )
     return Detector(replace(config, backbone=backbone.source), backbone)
 
 
