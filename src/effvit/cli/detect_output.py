@@ -177,7 +177,9 @@ class PredictionFolder:
         """Say that a picture could not be read."""
         self.rows.append({"path": str(source.path), "drawn": None, "counts": {}, "top_score": None, "error": error})
 
-    def add_video(self, video: Path, make: Callable[[Path, Callable[[int, Detections], None]], VideoSummary]) -> None:
+    def add_video(
+        self, video: Path, make: Callable[[Path, Callable[[int, Detections], None]], VideoSummary]
+    ) -> VideoSummary:
         """Write a video, and keep what was found on its frames: an image each, with its number.
 
         Args:
@@ -197,6 +199,7 @@ class PredictionFolder:
             self._keep({"file_name": str(video), "frame": frame}, size, found, place)
         self._row(video, place, summary.counts, summary.top_score)
         self.rows[-1].update(num_frames=summary.num_frames, frames_per_second=summary.frames_per_second)
+        return summary
 
     def check_any_readable(self) -> None:
         """Raise a `DataError` if there was not one picture that could be read."""

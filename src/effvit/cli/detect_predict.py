@@ -76,7 +76,9 @@ def predict(
         if video is not None:
             with progress("frames") as on_frame:
                 write_video = partial(predict_video, finder, video, score=score, on_frame=on_frame)
-                folder.add_video(video, lambda path, keep: write_video(path, keep=keep))
+                summary = folder.add_video(video, lambda path, keep: write_video(path, keep=keep))
+            if summary.num_unread:
+                say(f"note: {video} is cut off: {summary.num_unread} of its frames are not there or damaged")
         folder.check_any_readable()
     say(f"{folder.written} and detections.json with images.json (COCO) are in {out}")
     emit(folder.rows, _table, as_json)

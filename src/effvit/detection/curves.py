@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 _MAX_CLASSES = len(SERIES)
-"""Curves of so many classes can be told apart; of more the best and the worst are drawn."""
+"""Curves of so many classes can be told apart; of more those with the most things are drawn, whose curves say most."""
 
 
 def write_curves(path: Path, scores: DetectionScores) -> None:
@@ -50,24 +50,20 @@ def _draw_together(axes: Axes, scores: KindScores, kind: str) -> None:
 
 def _draw_classes(axes: Axes, scores: KindScores, kind: str) -> None:
     named = [
-        (score.ap50 or 0.0, score.name, curve)
-        for score, curve in zip(scores.classes, scores.class_curves, strict=True)
-        if curve is not None
+        (score, curve) for score, curve in zip(scores.classes, scores.class_curves, strict=True) if curve is not None
     ]
-    named.sort(key=lambda entry: -entry[0])
     title = f"Each class at an overlap of .5, {kind}"
-    shown = named
     if len(named) > _MAX_CLASSES:
-        half = _MAX_CLASSES // 2
-        shown = [*named[:half], *named[-half:]]
-        title = f"The {half} best and {half} worst of {len(named)} classes, overlap .5, {kind}"
+        title = f"The {_MAX_CLASSES} of {len(named)} classes with the most things, overlap .5, {kind}"
+    shown = sorted(named, key=lambda entry: -entry[0].num_things)[:_MAX_CLASSES]
+    shown.sort(key=lambda entry: -(entry[0].ap50 or 0))
     axes.set_title(title, loc="left", fontsize=10)
     if not named:
         _say_nothing(axes)
         return
-    for color, (ap50, name, curve) in zip(SERIES, shown, strict=False):
+    for color, (score, curve) in zip(SERIES, shown, strict=False):
         # Numbers first: behind a name that is written from right to left they would turn around with it.
-        axes.plot(RECALLS, curve.at_50, color=color, label=f"{ap50:.3f}  {shorten(name)}")
+        axes.plot(RECALLS, curve.at_50, color=color, label=f"{score.ap50:.3f}  {shorten(score.name)}")
     axes.legend(fontsize=8, frameon=False, loc="best", title="AP50", title_fontsize=8, alignment="left")
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import warnings
 from typing import Any
 
 from effvit.errors import ConfigError, first_line
@@ -19,7 +20,9 @@ def import_extra(module: str, what_for: str) -> Any:
         ConfigError: If it is not installed or cannot be loaded; names the extra.
     """
     try:
-        return importlib.import_module(module)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # supervision says that it draws without OpenCV
+            return importlib.import_module(module)
     except ImportError as error:
         package = module.split(".")[0].replace("_", "-")
         raise ConfigError(

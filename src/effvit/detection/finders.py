@@ -51,7 +51,5 @@ def open_finder(source: Path | str, device: str = "auto") -> Finder:
         return exported
     from effvit.detection.saving import load_detector
 
-    where = find_device(device)
-    folder = path / "weights" if (path / "run.json").is_file() else path
-    detector: Finder = load_detector(folder).to(where).eval()
+    detector: Finder = load_detector(path, device=find_device(device))
     return detector

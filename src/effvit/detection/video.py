@@ -35,6 +35,8 @@ class VideoSummary:
     """The video that was read."""
     num_frames: int
     """Frames that were read and written."""
+    num_unread: int
+    """Frames that the video says it has and that could not be decoded: it is cut off."""
     frames_per_second: float
     """As in the video, kept."""
     width: int
@@ -95,6 +97,7 @@ def predict_video(
     return VideoSummary(
         path=file,
         num_frames=done,
+        num_unread=max((info.total_frames or 0) - done, 0),
         frames_per_second=float(info.fps),
         width=info.width,
         height=info.height,

@@ -13,7 +13,7 @@ from effvit.data.pictures import read_picture
 from effvit.data.samples import one_line
 from effvit.detection.drawing import draw_shapes
 from effvit.detection.fonts import font_for
-from effvit.detection.mistakes import PictureMistakes
+from effvit.detection.mistakes import FalseAlarm, PictureMistakes
 from effvit.errors import DataError
 from effvit.files import atomic_path
 
@@ -30,6 +30,8 @@ _TEXT = 15
 _LINE = 21
 _MAX_NAMED = 12
 """With more shapes on a picture, only its mistakes have their names: the rest would be covered."""
+_MAX_NAMED_ALARMS = 20
+"""Of more false alarms on a picture only the surest have their names."""
 _MAX_FILE_NAME = 46
 _QUALITY = 88
 
@@ -121,8 +123,12 @@ def _drawn(entry: PictureMistakes, class_names: Sequence[str]) -> Image.Image:
     shapes = [
         *((things[index].box, shorten(class_names[things[index].label]), _MISSED) for index in entry.missed),
         *(
-            (found.boxes[alarm.detection], f"{_said(entry, alarm.detection, class_names)} {alarm.kind}", _FALSE_ALARM)
-            for alarm in entry.false_alarms
+            (
+                found.boxes[alarm.detection],
+                _wrong(entry, alarm, class_names) if rank < _MAX_NAMED_ALARMS else "",
+                _FALSE_ALARM,
+            )
+            for rank, alarm in enumerate(entry.false_alarms)
         ),
         *((found.boxes[index], "" if crowded else _said(entry, index, class_names), _RIGHT) for index in entry.right),
     ]
@@ -135,6 +141,10 @@ def _drawn(entry: PictureMistakes, class_names: Sequence[str]) -> Image.Image:
 def _said(entry: PictureMistakes, index: int, class_names: Sequence[str]) -> str:
     found = entry.detections
     return f"{shorten(class_names[found.labels[index]])} {found.scores[index]:.2f}"
+
+
+def _wrong(entry: PictureMistakes, alarm: FalseAlarm, class_names: Sequence[str]) -> str:
+    return f"{_said(entry, alarm.detection, class_names)} {alarm.kind}"
 
 
 def _file_name(path: Path) -> str:
