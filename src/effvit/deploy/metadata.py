@@ -46,6 +46,8 @@ class FileMetadata:
     """Whether it takes uint8 pictures (B, H, W, C) and normalises inside."""
     num_bytes: int | None = None
     """Size of the file before this description was added."""
+    detector: dict[str, Any] | None = None
+    """What a detector is, see `effvit.detection.config.DetectorConfig.to_dict`; None for a classifier."""
     quantization: dict[str, Any] | None = None
     """How it was brought to int8, see `effvit.deploy.quantization.damage`."""
 

@@ -31,7 +31,10 @@ class OnnxModel(ExportedModel):
 
     def __init__(self, path: Path | str, *, num_threads: int | None = None) -> None:
         super().__init__(path, num_threads=num_threads)
-        self._session = _open_session(self.path, num_threads)
+        self._session = open_session(self.path, num_threads)
+        self.metadata = FileMetadata.from_properties(self._session.get_modelmeta().custom_metadata_map)
+        if self.metadata.detector is not None:
+            raise WeightsError(f"{path} is a detector, not a classifier: use it with effvit detect")
         inputs = self._session.get_inputs()
         if len(inputs) != 1 or len(inputs[0].shape) != 4 or inputs[0].type not in _PICTURE_TYPES:
             found = ", ".join(f"{i.name}: {i.type} {i.shape}" for i in inputs)
@@ -41,7 +44,6 @@ class OnnxModel(ExportedModel):
         self._input_name: str = inputs[0].name
         self.takes_pixels = _PICTURE_TYPES[inputs[0].type]
         self.input_shape = tuple(side if isinstance(side, int) else None for side in inputs[0].shape)
-        self.metadata = FileMetadata.from_properties(self._session.get_modelmeta().custom_metadata_map)
 
     def run(self, array: np.ndarray) -> np.ndarray:
         """Run the session; see `ExportedModel.run`."""
@@ -90,7 +92,12 @@ def _quantize(
     return quantize_onnx(source, target, calibration, on_step=on_step)
 
 
-def _open_session(path: Path, num_threads: int | None) -> onnxruntime.InferenceSession:
+def open_session(path: Path, num_threads: int | None) -> onnxruntime.InferenceSession:
+    """A session for a file on the CPU; None leaves the number of threads to ONNX Runtime.
+
+    Raises:
+        WeightsError: If it is no ONNX model, or one that cannot be run.
+    """
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 4  # failures come as exceptions; warnings would go to the terminal
     if num_threads is not None:
