@@ -17,7 +17,17 @@ import typer
 from typer.exceptions import Abort, TyperException
 
 import effvit
-from effvit.cli import analysis, benchmarking, data, deployment, dry_run, evaluating, profiling, training
+from effvit.cli import (
+    analysis,
+    benchmarking,
+    data,
+    deployment,
+    detecting,
+    dry_run,
+    evaluating,
+    profiling,
+    training,
+)
 from effvit.cli.options import Json
 from effvit.errors import EffvitError, first_line
 
@@ -63,6 +73,7 @@ dry_run.register(app)
 evaluating.register(app)
 deployment.register(app)
 benchmarking.register(app)
+detecting.register(app)
 profiling.register(app)
 analysis.register(app)
 

@@ -127,3 +127,15 @@ def assignments_of(flags: Mapping[str, Any], settings: Sequence[str]) -> list[st
 def command_line() -> str:
     """The command as typed, for the record of a run."""
     return shlex.join(["effvit", *sys.argv[1:]])
+
+
+def refuse_with_resume(given: Mapping[str, Any]) -> None:
+    """Raise a `ConfigError` naming what was given beside --resume; None and empty lists were not."""
+    names = [_flag(name) for name, value in given.items() if value not in (None, [])]
+    if names:
+        raise ConfigError(f"--resume continues a run as it was started; leave out {', '.join(names)}")
+
+
+def _flag(name: str) -> str:
+    """`preprocessing.image_size` -> `--image-size`; what is written as it is typed stays."""
+    return f"--{name.rpartition('.')[2].replace('_', '-')}" if name[0].islower() else name

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shlex
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
@@ -18,6 +18,7 @@ from effvit.cli.options import (
     assignments_of,
     command_line,
     parse_size,
+    refuse_with_resume,
 )
 from effvit.errors import ConfigError
 
@@ -85,7 +86,7 @@ def train(
     if resume is not None:
         elsewhere = {key: value for key, value in flags.items() if key not in ("num_workers", "device")}
         others = {"--recipe": recipe, "--weights": weights, "--output": output, "--set": settings}
-        _refuse_with_resume({"DATA": data, "--dry-run": dry_run or None, **others, **elsewhere})
+        refuse_with_resume({"DATA": data, "--dry-run": dry_run or None, **others, **elsewhere})
     elif dry_run:
         from effvit.cli.dry_run import show_dry_run
 
@@ -109,14 +110,3 @@ def train(
     place = shlex.quote(str(run.path))
     say(f"next: effvit predict {place} PICTURE, or effvit export {place} --format onnx")
     emit({"run": str(run.path), **summary}, scores, as_json)
-
-
-def _refuse_with_resume(given: dict[str, Any]) -> None:
-    names = [_flag(name) for name, value in given.items() if value not in (None, [])]
-    if names:
-        raise ConfigError(f"--resume continues a run as it was started; leave out {', '.join(names)}")
-
-
-def _flag(name: str) -> str:
-    """`preprocessing.image_size` -> `--image-size`; what is written as it is typed stays."""
-    return f"--{name.rpartition('.')[2].replace('_', '-')}" if name[0].islower() else name

@@ -11,9 +11,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from effvit.data.loaders import PictureLoader, Unreadable, UnreadableCount, dead_workers_in_one_line
+from effvit.data.loaders import PictureLoader, Unreadable, UnreadableCount
 from effvit.data.samples import Sample
 from effvit.data.transforms import normalize
+from effvit.data.views import dead_workers_in_one_line
 from effvit.errors import DataError, RunError
 from effvit.preprocessing import Preprocessing
 from effvit.train.distributed import gather

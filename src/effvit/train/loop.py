@@ -14,8 +14,9 @@ from typing import Any
 import torch
 from torch import nn
 
-from effvit.data.loaders import UnreadableCount, dead_workers_in_one_line
+from effvit.data.loaders import UnreadableCount
 from effvit.data.randomness import derive_seed
+from effvit.data.views import dead_workers_in_one_line
 from effvit.device import find_device
 from effvit.errors import ConfigError, DataError, EffvitError, RunError
 from effvit.train.checkpoint import Position, RunState, load_state, save_state
