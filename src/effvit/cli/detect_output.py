@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path, PurePosixPath
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -134,6 +135,8 @@ class PredictionFolder:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
+        with suppress(OSError):
+            (self._folder / _DRAWN).rmdir()  # if nothing came into it
         if self._images or kind is None:
             categories = [
                 {"id": number, "name": name}

@@ -88,6 +88,7 @@ def _table(rows: list[dict[str, Any]]) -> Table:
     """Things of each class and the surest score, a row a picture."""
     from rich.table import Table
 
+    from effvit.analysis.report import counted
     from effvit.cli.render import cell
 
     table = Table()
@@ -96,7 +97,7 @@ def _table(rows: list[dict[str, Any]]) -> Table:
     table.add_column("top score", justify="right")
     for row in rows:
         counts = ", ".join(f"{count} {cell(name)}" for name, count in row["counts"].items()) or "nothing"
-        things = f"{row['num_frames']} frames: {counts}" if "num_frames" in row else counts
+        things = f"{counted(row['num_frames'], 'frame')}: {counts}" if "num_frames" in row else counts
         score = "" if row["top_score"] is None else f"{row['top_score']:.2f}"
         table.add_row(cell(row["path"]), "unreadable" if row["error"] else things, score)
     return table
