@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import gc
 import json
 import random
 from collections.abc import Callable
@@ -259,6 +260,13 @@ def test_a_byte_order_mark_and_whole_numbers_with_a_point_are_understood(tmp_pat
     document = coco([{**image(1, width=40.0), "id": 1.0}, image(2)], [thing(1, 1.0, iscrowd=False), thing(2, 2)])
     source.write_bytes(b"\xef\xbb\xbf" + json.dumps(document).encode())
     assert read_coco(source) == expected
+
+
+def test_the_garbage_collector_is_on_again(tmp_path: Path) -> None:
+    read(tmp_path)
+    assert gc.isenabled()
+    refusal(lambda: read_coco(tmp_path / "x.json"))
+    assert gc.isenabled()
 
 
 def test_names_cannot_command_the_terminal(tmp_path: Path) -> None:
