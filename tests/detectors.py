@@ -16,7 +16,14 @@ CLASSES = ("cat", "dog", "bird")
 
 def tiny_config(task: str = "boxes", **settings: object) -> DetectorConfig:
     """A detector for pictures of 96 pixels that keeps everything it finds."""
-    small = {"backbone": "efficientvit_tiny", "min_size": 96, "max_size": 160, "neck_channels": 16, "score_threshold": 0.0, "max_detections": 20}
+    small = {
+        "backbone": "efficientvit_tiny",
+        "min_size": 96,
+        "max_size": 160,
+        "neck_channels": 16,
+        "score_threshold": 0.0,
+        "max_detections": 8,
+    }
     return DetectorConfig(task=task, class_names=CLASSES, **{**small, **settings})  # type: ignore[arg-type]
 
 
@@ -24,12 +31,21 @@ def tiny_detector(task: str = "boxes", **settings: object) -> Detector:
     """Randomised, in training mode; the heads' last layers are spread, so that scores and classes differ."""
     detector = create_detector(tiny_config(task, **settings))
     randomise(detector.trunk)
+    few_boxes(detector)
     generator = torch.Generator().manual_seed(1)
     with torch.no_grad():
         for name, parameter in detector.model.named_parameters():
             if not name.startswith("backbone."):
-                scale = 2 / max(parameter[0].numel(), 1) ** 0.5 if parameter.dim() > 1 else 0.1
+                scale = 1 / max(parameter[0].numel(), 1) ** 0.5 if parameter.dim() > 1 else 0.1
                 parameter.add_(torch.randn(parameter.shape, generator=generator) * scale)
+    return detector
+
+
+def few_boxes(detector: Detector) -> Detector:
+    """Let Mask R-CNN look at few boxes: its mask head is 256 channels wide whatever the rest. In place."""
+    if detector.config.task == "masks":
+        detector.model.rpn._post_nms_top_n = {"training": 32, "testing": 32}
+        detector.model.roi_heads.fg_bg_sampler.batch_size_per_image = 16
     return detector
 
 
