@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from effvit.data.drawing import save_figure, shorten
 from effvit.detection.scores import RECALLS, DetectionScores, KindScores
@@ -14,6 +14,8 @@ if TYPE_CHECKING:
 
 _MAX_CLASSES = len(SERIES)
 """Curves of so many classes can be told apart; of more those with the most things are drawn, whose curves say most."""
+
+_LEGEND: dict[str, Any] = {"fontsize": 8, "loc": "best", "framealpha": 0.85, "edgecolor": "none"}
 
 
 def write_curves(path: Path, scores: DetectionScores) -> None:
@@ -45,7 +47,7 @@ def _draw_together(axes: Axes, scores: KindScores, kind: str) -> None:
     )
     for points, name, value, color in lines:
         axes.plot(RECALLS, points, color=color, label=f"{name} {value:.3f}")
-    axes.legend(fontsize=8, frameon=False, loc="best")
+    axes.legend(**_LEGEND)
 
 
 def _draw_classes(axes: Axes, scores: KindScores, kind: str) -> None:
@@ -64,7 +66,7 @@ def _draw_classes(axes: Axes, scores: KindScores, kind: str) -> None:
     for color, (score, curve) in zip(SERIES, shown, strict=False):
         # Numbers first: behind a name that is written from right to left they would turn around with it.
         axes.plot(RECALLS, curve.at_50, color=color, label=f"{score.ap50:.3f}  {shorten(score.name)}")
-    axes.legend(fontsize=8, frameon=False, loc="best", title="AP50", title_fontsize=8, alignment="left")
+    axes.legend(**_LEGEND, title="AP50", title_fontsize=8, alignment="left")
 
 
 def _say_nothing(axes: Axes) -> None:
