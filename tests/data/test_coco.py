@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import gc
 import json
-import random
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -82,7 +81,7 @@ def test_the_order_in_the_file_decides_nothing(tmp_path: Path) -> None:
     document = coco([image(number) for number in range(9)], [thing(number, number) for number in range(9)])
     expected = read(tmp_path, document)
     for part in ("images", "categories", "annotations"):
-        random.Random(0).shuffle(document[part])
+        document[part].reverse()
     assert read(tmp_path, document) == expected
 
 
