@@ -8,6 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torchvision.models.detection import MaskRCNN, RetinaNet
+from torchvision.models.detection.faster_rcnn import FastRCNNPredictor
+from torchvision.models.detection.mask_rcnn import MaskRCNNHeads, MaskRCNNPredictor
 
 from effvit.detection.backbones import Backbone
 from effvit.detection.config import DetectorConfig
@@ -20,6 +22,8 @@ PROPOSAL_SCALES = (8.0,)
 """Side of the region proposal network's square anchors over the stride."""
 MAX_ROI_STRIDE = 32
 """Coarsest level that Mask R-CNN takes the features of a box from, in pixels."""
+_BOX_FEATURES = 1024
+"""Width of the two linear layers that torchvision puts on the features of a box, as the paper's configuration does."""
 
 
 class Trunk(nn.Module):
@@ -56,12 +60,14 @@ def retinanet(trunk: Trunk, config: DetectorConfig) -> nn.Module:
 
 
 def mask_rcnn(trunk: Trunk, config: DetectorConfig) -> nn.Module:
-    """Mask R-CNN with the paper's anchors, proposals and levels; its label 0 is the background."""
-    strides = trunk.neck.strides
+    """Mask R-CNN with the paper's anchors, proposals and levels; its label 0 is the background.
+
+    The convolutions of the mask head are as wide as the neck (256 in the paper's configuration, both).
+    """
+    strides, channels = trunk.neck.strides, config.neck_channels
     pooled = [stride for stride in strides if stride <= MAX_ROI_STRIDE]
     model: nn.Module = MaskRCNN(
         trunk,
-        config.num_classes + 1,
         **_picture_options(config),
         rpn_anchor_generator=StrideAnchors(strides, PROPOSAL_SCALES),
         rpn_pre_nms_top_n_train=2000,
@@ -69,7 +75,10 @@ def mask_rcnn(trunk: Trunk, config: DetectorConfig) -> nn.Module:
         rpn_pre_nms_top_n_test=1000,
         rpn_post_nms_top_n_test=1000,
         box_roi_pool=StrideRoIAlign(pooled, 7),
+        box_predictor=FastRCNNPredictor(_BOX_FEATURES, config.num_classes + 1),
         mask_roi_pool=StrideRoIAlign(pooled, 14),
+        mask_head=MaskRCNNHeads(channels, (channels,) * 4, 1),
+        mask_predictor=MaskRCNNPredictor(channels, channels, config.num_classes + 1),
         box_score_thresh=config.score_threshold,
         box_nms_thresh=config.nms_threshold,
         box_detections_per_img=config.max_detections,

@@ -121,7 +121,9 @@ class _Pictures(ViewDataset[_Item]):
             target = target_of(picture, with_masks=self.with_masks) if self.training else {}
         except DataError as error:
             return _Item(position, None, {}, str(error))
-        return _Item(position, *(self._varied(image, target) if self.training else (image, target)), "")
+        if self.training:
+            image, target = self._varied(image, target)
+        return _Item(position, image, target, "")
 
     def _varied(self, image: Tensor, target: dict[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
         if torch.rand(()) < self.flip:
@@ -133,7 +135,7 @@ class _Pictures(ViewDataset[_Item]):
 
 def _mirrored(image: Tensor, target: dict[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
     size = (image.shape[1], image.shape[2])
-    boxes = tv_tensors.BoundingBoxes(target["boxes"], format="XYXY", canvas_size=size)  # type: ignore[call-arg]
+    boxes = tv_tensors.BoundingBoxes(target["boxes"], format="XYXY", canvas_size=size)
     mirrored = {**target, "boxes": F.horizontal_flip(boxes).as_subclass(Tensor)}
     if "masks" in target:
         mirrored["masks"] = F.horizontal_flip(target["masks"])
