@@ -12,18 +12,22 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 _PUBLIC = {
+    "DetectorConfig": "effvit.detection.config",
     "EfficientViT": "effvit.model.network",
     "EfficientViTConfig": "effvit.model.config",
     "EffvitError": "effvit.errors",
     "Preprocessing": "effvit.preprocessing",
     "WeightsInfo": "effvit.model.checkpoints",
     "benchmark": "effvit.deploy.speed.benchmark",
+    "create_detector": "effvit.detection.detectors",
     "create_model": "effvit.model.factory",
     "export": "effvit.deploy.export",
     "list_variants": "effvit.model.variants",
     "load": "effvit.model.factory",
+    "load_detector": "effvit.detection.saving",
     "rewrite": "effvit.deploy.rewrite",
     "save": "effvit.model.checkpoints",
+    "save_detector": "effvit.detection.saving",
     "save_foreign": "effvit.model.checkpoints",
 }
 
@@ -33,6 +37,10 @@ if TYPE_CHECKING:
     from effvit.deploy.export import export as export
     from effvit.deploy.rewrite import rewrite as rewrite
     from effvit.deploy.speed.benchmark import benchmark as benchmark
+    from effvit.detection.config import DetectorConfig as DetectorConfig
+    from effvit.detection.detectors import create_detector as create_detector
+    from effvit.detection.saving import load_detector as load_detector
+    from effvit.detection.saving import save_detector as save_detector
     from effvit.errors import EffvitError as EffvitError
     from effvit.model.checkpoints import WeightsInfo as WeightsInfo
     from effvit.model.checkpoints import save as save
