@@ -25,8 +25,8 @@ from effvit.errors import ConfigError, ExportError
 from effvit.files import atomic_path, size_in_bytes
 
 SUFFIX = ".onnx"
-_ASPECTS = ((1.0, 1.0), (0.6, 1.0), (1.0, 0.45))
-"""Heights and widths of the noise pictures, over the long side: maps of one window, and of several."""
+_ASPECTS = ((1.0, 0.8), (0.5, 1.0), (1.0, 0.15))
+"""Heights and widths of the noise pictures, over the long side: maps of several windows, and of one."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -14,7 +14,7 @@ from effvit.detection.config import DetectorConfig
 from effvit.detection.onnx_graph import DetectorGraph, as_graph
 from effvit.detection.onnx_operators import network_size, preparation, translations
 from effvit.errors import ExportError
-from effvit.preprocessing import MAX_IMAGE_SIZE
+from effvit.model.attention import WindowAttention
 from effvit.silence import quiet
 
 DIVISOR = 32
@@ -59,10 +59,8 @@ class DetectorModel:
 
 def _to_onnx(graph: DetectorGraph, size: tuple[int, int], *, is_free: bool) -> Any:
     example = (torch.zeros(1, 3, *size), torch.tensor(size).float(), torch.tensor(size).float(), torch.tensor([0.5]))
-    shapes = None
-    if is_free:
-        rows, columns = (Dim(name, min=1, max=MAX_IMAGE_SIZE // DIVISOR) for name in ("rows", "columns"))
-        shapes = ({2: DIVISOR * rows, 3: DIVISOR * columns}, None, None, None)
+    # By AUTO and not by multiples of the divisor: torch reasons three times as long about those.
+    shapes = ({2: Dim.AUTO, 3: Dim.AUTO}, None, None, None) if is_free else None
     try:
         with warnings.catch_warnings(), quiet(), torch.no_grad():
             warnings.filterwarnings("ignore", message="The tensor attributes? .* assigned during export")
@@ -80,12 +78,16 @@ def _to_onnx(graph: DetectorGraph, size: tuple[int, int], *, is_free: bool) -> A
     except Exception as error:  # the exporter's failures share no base class but this
         raise ExportError(f"the detector cannot be exported to ONNX: {root_cause(error)}") from error
     assert exported is not None
-    return exported.model_proto
+    model = exported.model_proto
+    dimensions = model.graph.input[0].type.tensor_type.shape.dim[2:]
+    if is_free and not all(dimension.dim_param for dimension in dimensions):
+        raise ExportError("the detector cannot be exported to ONNX for pictures of any size: its code fixes the size")
+    return model
 
 
 def _example_size(model: nn.Module) -> tuple[int, int]:
     """A picture whose maps all have several windows each way, as many as no other: a one, or two equal numbers, would
     be taken for a law of the graph."""
-    windows = [block.window for block in model.modules() if hasattr(block, "bias_index")] or [_WINDOW]
-    side = _COARSEST * max(windows)
+    windows = [module.window for module in model.modules() if isinstance(module, WindowAttention)]
+    side = _COARSEST * max([_WINDOW, *windows])
     return side + 3 * DIVISOR, 2 * side + 3 * DIVISOR

@@ -216,7 +216,8 @@ class RCNNGraph(DetectorGraph):
         regions = torch.cat([torch.zeros_like(boxes[:, :1]), boxes], 1)
         assert pool.scales is not None and pool.map_levels is not None
         if len(kept) == 1:
-            return roi_align(kept[0], regions, pool.output_size, pool.scales[0], pool.sampling_ratio)
+            only: Tensor = roi_align(kept[0], regions, pool.output_size, pool.scales[0], pool.sampling_ratio)
+            return only
         levels = pool.map_levels([boxes])
         parts = [
             roi_align(

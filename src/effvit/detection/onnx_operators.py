@@ -144,7 +144,9 @@ def _(
 
 def translations() -> dict[Any, Any]:
     """How the exporter writes `best_boxes`: NMS per label on the boxes themselves, without shifting them apart."""
-    from onnxscript import opset18 as op
+    from onnxscript import opset18
+
+    op: Any = opset18
 
     def numbers(*values: int) -> Any:
         return op.Constant(value_ints=list(values))

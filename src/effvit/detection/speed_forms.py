@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
+from torchvision.models.detection import MaskRCNN
 from torchvision.ops import FrozenBatchNorm2d
 
 from effvit.deploy.formats.onnx import describe_onnx
@@ -76,16 +77,16 @@ def onnx_forms(
         return [Form(name="file", text=text, prepare=lambda _: _bind(file, picture, built, text))]
     assert entrant.model is not None and entrant.config is not None
     model, config = entrant.model, entrant.config
+    heads: Any = getattr(model, "roi_heads", model)
 
     def prepare(text: str, *, is_fixed: bool) -> Callable[[Tensor], Prepared]:
         def run(_: Tensor) -> Prepared:
             import onnx
 
             size = (picture.shape[1], picture.shape[2]) if is_fixed else None
-            threshold = getattr(model, "roi_heads", model).score_thresh
             path = folder / f"{len(list(folder.iterdir()))}.onnx"
-            onnx.save(DetectorModel(model, config, size).at(threshold), path)
-            task = "masks" if hasattr(model, "roi_heads") and model.roi_heads.has_mask() else "boxes"
+            onnx.save(DetectorModel(model, config, size).at(heads.score_thresh), path)
+            task = "masks" if isinstance(model, MaskRCNN) else "boxes"
             described = {**config.to_dict(), "task": task}
             describe_onnx(path, FileMetadata(detector=described))
             return _bind(open_exported(path, num_threads=num_threads), picture, built, text)

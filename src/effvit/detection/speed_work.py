@@ -27,7 +27,8 @@ def watched_nms() -> Iterator[list[Tensor]]:
 
     def watch(boxes: Tensor, score: Tensor, index: Tensor, iou_threshold: float) -> Tensor:
         scores.append(score)
-        return original(boxes, score, index, iou_threshold)
+        kept: Tensor = original(boxes, score, index, iou_threshold)
+        return kept
 
     box_ops.batched_nms = watch
     try:
