@@ -13,10 +13,13 @@ from coco_files import HEIGHT, WIDTH, coco, image, thing, write_coco
 from detectors import pictures as random_pictures
 from detectors import target, tiny_detector, total
 from made_detections import bccd
+from processes import in_processes
 from torch import Tensor, nn
+from torchvision.transforms.v2.functional import pil_to_tensor
 
 from effvit.data.coco import read_coco
-from effvit.detection.batches import DetectionLoader, draw_sizes, target_of
+from effvit.data.coco_pictures import read_coco_picture
+from effvit.detection.batches import DetectionLoader, draw_size, target_of
 from effvit.detection.data import (
     DetectionData,
     open_detection_data,
@@ -27,12 +30,13 @@ from effvit.detection.detectors import Detector, create_detector
 from effvit.detection.epochs import DetectionEpoch
 from effvit.detection.recipes import detection_recipe
 from effvit.detection.saving import load_detector
-from effvit.detection.task import DETECTION, DetectionTask, detector_config, detector_loss, fit_detector
+from effvit.detection.task import DETECTION, DetectionTask, detector_config, detector_loss, find_all, fit_detector
 from effvit.detection.train_config import DetectionConfig
 from effvit.errors import ConfigError, DataError, RunError
+from effvit.train.distributed import on_main
 from effvit.train.learner import MicroBatch
 from effvit.train.optimizer import learning_rate_at, make_optimizer
-from effvit.train.records import StepReport
+from effvit.train.records import StepReport, best_epoch, stops_early
 from effvit.train.run_config import replace_fields
 from effvit.train.runs import RunFolder
 
@@ -143,6 +147,13 @@ def test_settings_that_are_not_allowed(assignment: str, message: str) -> None:
         replace_fields(DetectionConfig(), [assignment])
 
 
+def test_no_picture_is_made_smaller_than_a_network_takes() -> None:
+    config = DetectionConfig(min_size=320, scales=(0.1, 1.0))
+    assert min(draw_size(config, seed) for seed in range(20)) == 32
+    with pytest.raises(ConfigError, match="scales times min_size must be at least 32 pixels, got 0.1 x 300"):
+        DetectionConfig(min_size=300, scales=(0.1, 1.0))
+
+
 def test_every_setting_can_be_set_to_what_it_is_and_survives_json() -> None:
     for config in (DetectionConfig(), detection_recipe("coco_1x"), detection_recipe("small")):
         assert DetectionConfig.from_dict(json.loads(json.dumps(config.to_dict()))) == config
@@ -192,9 +203,9 @@ def test_crowds_are_not_learned_and_empty_pictures_are(data: DetectionData) -> N
 def test_sizes_are_drawn_by_the_seed_alone_from_all_scales() -> None:
     config = dataclasses.replace(TINY, min_size=100, scales=(0.5, 1.0, 2.0))
     torch.manual_seed(1)
-    first = draw_sizes(config, 50, seed=7)
+    first = [draw_size(config, seed) for seed in range(30)]
     torch.manual_seed(2)
-    assert draw_sizes(config, 50, seed=7) == first != draw_sizes(config, 50, seed=8)
+    assert [draw_size(config, seed) for seed in range(30)] == first
     assert set(first) == {50, 100, 200}
 
 
@@ -247,7 +258,7 @@ def test_what_is_saved_is_the_average_where_it_validated_better(data: DetectionD
         epoch=1, learning_rate=1, train_loss=1, num_unreadable=0, pictures_per_second=1, seconds=1,
         val_ap=0.1, val_ap50=0.2, val_box_ap=0.1, val_ap_ema=0.3, val_ap50_ema=0.4, val_box_ap_ema=0.3,
     )  # fmt: skip
-    assert record.ema_is_better and record.best_score == (0.3, 0.4)
+    assert record.ema_is_better and record.best_score == (0.3, 0.4, -1)
     other = detector_for(data, TINY, seed=1)
     task.save(tmp_path / "average", other, record)
     written = json.loads((tmp_path / "average" / "config.json").read_text())["provenance"]
@@ -265,6 +276,77 @@ def test_nothing_to_learn_or_to_validate_on_is_one_line(data: DetectionData) -> 
     task = DetectionTask(tiny_detector(), data, dataclasses.replace(TINY, accumulation=4), provenance={})
     with pytest.raises(ConfigError, match=r"batch_size must be at least 1 for each .* so 4, got 3"):
         task.begin(torch.device("cpu"))
+    alone = dataclasses.replace(TINY, freeze_norm=False, batch_size=1)
+    with pytest.raises(ConfigError, match=r"batch_size must be at least 2 \(1 with freeze_norm=true\).* so 2, got 1"):
+        DetectionTask(tiny_detector(), data, alone, provenance={}).begin(torch.device("cpu"))
+
+
+def test_batch_statistics_are_never_of_one_picture(data: DetectionData) -> None:
+    batch = next(DetectionLoader(data.train, TINY, training=True).batches())
+    assert len(batch.images) == 3
+    for freeze_norm, sizes in ((True, [1, 1, 1]), (False, [3])):
+        config = dataclasses.replace(TINY, freeze_norm=freeze_norm, accumulation=3)
+        parts = DetectionTask(tiny_detector(), data, config, provenance={}).micro_batches(batch, seed=0)
+        assert [len(part.targets) for part in parts] == sizes
+
+
+def test_until_something_is_found_the_lower_loss_is_better() -> None:
+    def epoch(number: int, loss: float, ap: float) -> DetectionEpoch:
+        return DetectionEpoch(
+            epoch=number, learning_rate=1, train_loss=loss, num_unreadable=0, pictures_per_second=1, seconds=1,
+            val_ap=ap, val_ap50=ap, val_box_ap=ap, val_ap_ema=ap, val_ap50_ema=ap, val_box_ap_ema=ap,
+        )  # fmt: skip
+
+    history = [epoch(1, 3.0, 0.0), epoch(2, 2.0, 0.0), epoch(3, 1.0, 0.0)]
+    assert best_epoch(history).epoch == 3 and not stops_early(history, 2) and not history[0].ema_is_better
+    history += [epoch(4, 1.5, 0.1), epoch(5, 0.5, 0.05), epoch(6, 0.4, 0.05)]
+    assert best_epoch(history).epoch == 4 and stops_early(history, 2)
+
+
+def test_validation_gives_the_scores_of_an_evaluation_one_by_one(tmp_path: Path) -> None:
+    """Pictures of other sizes in a batch would pad each other, and what is padded is seen."""
+    sizes = [{"width": 60 - 5 * n, "height": 30 + 6 * n} for n in range(6)]
+    document = coco([image(n, **sizes[n]) for n in range(6)], [thing(n, n) for n in range(1, 6)])
+    path = write_coco(tmp_path / "photos", document)
+    config = dataclasses.replace(TINY, batch_size=4, min_size=64)
+    data = open_detection_data(path, None, task="boxes", val_fraction=0.9, seed=0)
+    detector = tiny_detector(min_size=64)
+    task = DetectionTask(detector, data, config, provenance={})
+    alone = {picture.image_id: detector.detect([pil_to_tensor(read_coco_picture(picture))])[0] for picture in data.val}
+    found, _ = find_all({"trained": detector}, task._val_loader, 0.0)
+    for image_id, expected in alone.items():
+        assert torch.equal(found["trained"][image_id].boxes, expected.boxes)
+        assert torch.equal(found["trained"][image_id].scores, expected.scores)
+
+
+def test_two_processes_train_what_one_does(tmp_path: Path) -> None:
+    """Masks, with pictures with nothing on them, parts of different lengths and a picture that cannot be read."""
+    config = dataclasses.replace(
+        TINY, task="masks", batch_size=6, accumulation=2, scales=(1.0,), learning_rate=1e-5, max_unreadable=0.5
+    )
+    data = opened(tmp_path, config)
+    data.val[0].path.write_bytes(b"no picture")
+
+    def work(name: str) -> None:
+        run = on_main(lambda: run_for(tmp_path / name, data, config))
+        fit_detector(detector_for(data, config), data, config, run)
+
+    work("one")
+    in_processes(2, lambda: work("two"))
+    one, two = (RunFolder(tmp_path / name).load_checkpoint() for name in ("one", "two"))
+    for first, second in zip(one["history"], two["history"], strict=True):
+        assert (first["num_unreadable"], second["num_unreadable"]) == (1, 1)
+        assert second["train_loss"] == pytest.approx(first["train_loss"], rel=0.05)  # proposals are drawn elsewhere
+    for name, value in one["model"].items():
+        torch.testing.assert_close(two["model"][name], value, rtol=0, atol=1e-3)
+    assert len((tmp_path / "two" / "unreadable.txt").read_text().splitlines()) == 1
+
+
+def test_files_that_are_gone_are_not_blamed_on_the_run(data: DetectionData, tmp_path: Path) -> None:
+    run = run_for(tmp_path / "run", data, TINY)
+    data.source.source.rename(tmp_path / "elsewhere.json")
+    with pytest.raises(DataError, match=r"^no such COCO file: .*instances\.json"):
+        read_detection_data(run)
 
 
 def test_unreadable_pictures_are_counted_and_left_out(data: DetectionData, tmp_path: Path) -> None:
@@ -298,8 +380,11 @@ def test_labels_follow_the_names_of_the_classes(data: DetectionData) -> None:
     (first, *_), (other, *_) = data.source.pictures, pictures_with_classes(data.source, ("dog", "ox", "cat"))
     names = data.source.class_names
     assert [("dog", "ox", "cat")[t.label] for t in other.things] == [names[t.label] for t in first.things]
-    with pytest.raises(DataError, match="has classes that the detector does not know: dog; it knows cat"):
+    with pytest.raises(DataError, match="has things of classes that the detector does not know: dog; it knows cat"):
         pictures_with_classes(data.source, ("cat",))
+    only_cats = dataclasses.replace(data.source, pictures=data.source.pictures[1:2])
+    (picture,) = pictures_with_classes(only_cats, ("ox", names[only_cats.pictures[0].things[0].label]))
+    assert [entry.label for entry in picture.things] == [1]  # a class that is listed, and occurs nowhere, does no harm
 
 
 def test_the_loss_falls_on_real_photos(data_dir: Path) -> None:

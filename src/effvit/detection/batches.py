@@ -77,11 +77,14 @@ class DetectionLoader(ViewLoader[CocoPicture, _Item, DetectionBatch]):
         )
 
 
-def draw_sizes(config: DetectionConfig, num_pictures: int, seed: int) -> list[int]:
-    """The short side of each picture of a step, in pixels, drawn from the configuration's scales by the seed alone."""
+def draw_size(config: DetectionConfig, seed: int) -> int:
+    """The short side of a step's pictures, in pixels, drawn from the configuration's scales by the seed alone.
+
+    One for all of them: pictures of several sizes would be padded to the largest, which costs time and gives batch
+    normalisation statistics of padding, other than those of the unpadded pictures that are found things on later.
+    """
     generator = torch.Generator().manual_seed(seed)
-    chosen = torch.randint(len(config.scales), (num_pictures,), generator=generator)
-    return [round(config.min_size * config.scales[index]) for index in chosen.tolist()]
+    return round(config.min_size * config.scales[int(torch.randint(len(config.scales), (), generator=generator))])
 
 
 def target_of(picture: CocoPicture, *, with_masks: bool) -> dict[str, Tensor]:

@@ -11,8 +11,9 @@ import torch
 from torch import Tensor, nn
 
 from effvit.data.coco_records import CocoPicture
-from effvit.data.loaders import UnreadableCount
-from effvit.detection.batches import DetectionBatch, DetectionLoader, draw_sizes
+from effvit.data.loaders import Unreadable, UnreadableCount
+from effvit.data.views import dead_workers_in_one_line
+from effvit.detection.batches import DetectionBatch, DetectionLoader, draw_size
 from effvit.detection.config import DetectorConfig
 from effvit.detection.data import DetectionData
 from effvit.detection.detectors import Detector
@@ -25,9 +26,11 @@ from effvit.detection.saving import save_detector
 from effvit.detection.scores import DetectionScores
 from effvit.detection.train_config import DetectionConfig
 from effvit.errors import ConfigError, DataError, RunError
-from effvit.train.distributed import gather, num_processes
+from effvit.train.distributed import gather, num_processes, on_main
+from effvit.train.evaluate import all_reasons
 from effvit.train.learner import MicroBatch, StepLoss
 from effvit.train.loop import fit_task
+from effvit.train.parts import check_parts, num_micro_batches
 from effvit.train.records import StepReport
 from effvit.train.runs import RunFolder
 
@@ -100,7 +103,9 @@ class DetectionTask:
     ) -> None:
         self.config = config
         self.train_loader = DetectionLoader(data.train, config, training=True)
-        self._val_loader = DetectionLoader(data.val, config, training=False)
+        # One picture at once in each process: others in its batch would pad it, and its detections would not be those of
+        # `detect eval` any more; and the masks of 16 photos are gigabytes.
+        self._val_loader = DetectionLoader(data.val, config, training=False, batch_size=num_processes())
         self._detector = detector
         self._data = data
         self._provenance = dict(provenance)
@@ -110,31 +115,26 @@ class DetectionTask:
         """Refuse what could not be trained or validated.
 
         Raises:
-            ConfigError: If a process or micro-batch would have no picture, or an optional package is missing.
+            ConfigError: If the batch is too small for the processes, or an optional package is missing.
             DataError: If there is nothing to learn, or nothing to validate on.
         """
         import_extra("faster_coco_eval", "the validation of detectors")
         for part, pictures in (("training", self._data.train), ("validation", self._data.val)):
             if not any(not thing.is_crowd for picture in pictures for thing in picture.things):
                 raise DataError(f"there is nothing on the {part} pictures: none of {len(pictures)} has a thing")
-        parts = num_processes() * self.config.accumulation
-        if self.config.batch_size < parts:
-            raise ConfigError(
-                f"batch_size must be at least 1 for each of {num_processes()} processes x {self.config.accumulation}"
-                f" micro-batches, so {parts}, got {self.config.batch_size}"
-            )
+        check_parts(self.config, self.train_loader)
         self._device = device
         return detector_loss
 
     def micro_batches(self, batch: DetectionBatch, seed: int) -> list[MicroBatch]:
-        """On the device, in parts; each picture with the short side it is brought to."""
+        """On the device, in parts; each target with the short side that its picture is brought to."""
         images = [image.to(self._device, non_blocking=True) for image in batch.images]
-        sizes = draw_sizes(self.config, len(images), seed)
+        size = draw_size(self.config, seed)
         targets = [
             ({name: value.to(self._device, non_blocking=True) for name, value in target.items()}, size)
-            for target, size in zip(batch.targets, sizes, strict=True)
+            for target in batch.targets
         ]
-        num_parts = max(min(self.config.accumulation, len(images)), 1)
+        num_parts = num_micro_batches(self.config, len(images))
         cuts = [round(part * len(images) / num_parts) for part in range(num_parts + 1)]
         return [MicroBatch(images[start:end], targets[start:end]) for start, end in itertools.pairwise(cuts)]
 
@@ -144,15 +144,19 @@ class DetectionTask:
         """COCO's scores of each network, in one pass over the pictures."""
         finders: dict[str, Any] = dict(networks)
         found, unreadable = find_all(finders, self._val_loader, self.config.max_unreadable, on_batch)
+        return on_main(lambda: self._scores(found)), unreadable
+
+    def _scores(self, found: Mapping[str, KeptDetections]) -> dict[str, float]:
+        """The fields of an epoch that say how good each network is; 0 where nothing could be scored."""
         readable = [picture for picture in self._data.val if picture.image_id in found["trained"]]
-        fields: dict[str, Any] = {}
+        fields: dict[str, float] = {}
         for name, detections in found.items():
             scores = scores_of(detections, readable, self._detector.config)
             suffix = "_ema" if name == "average" else ""
             fields[f"val_ap{suffix}"] = scores.main.numbers.ap or 0.0
             fields[f"val_ap50{suffix}"] = scores.main.numbers.ap50 or 0.0
             fields[f"val_box_ap{suffix}"] = scores.boxes.numbers.ap or 0.0
-        return fields, unreadable
+        return fields
 
     def save(self, folder: Path, network: nn.Module, record: DetectionEpoch) -> None:
         """A detector's folder, with where its weights came from."""
@@ -181,6 +185,7 @@ def detector_loss(network: nn.Module, batch: MicroBatch) -> Tensor:
     return torch.stack(list(losses.values())).sum() * len(batch.images)
 
 
+@dead_workers_in_one_line()
 def find_all(
     finders: Mapping[str, Finder],
     loader: DetectionLoader,
@@ -202,10 +207,11 @@ def find_all(
         DataError: If too many pictures cannot be read, or none can.
         RunError: If a score or box is not finite.
     """
-    unreadable = UnreadableCount(len(loader.samples), max_unreadable)
+    unreadable, lost = UnreadableCount(len(loader.samples), max_unreadable), list[Unreadable]()
     parts: dict[str, list[tuple[int, Packed]]] = {name: [] for name in finders}
     for done, batch in enumerate(loader.batches(), start=1):
         unreadable.add(batch.unreadable)
+        lost.extend(batch.unreadable)
         ids = [loader.samples[position].image_id for position in batch.indices.tolist()]
         for name, finder in finders.items():
             for image_id, detections in zip(ids, finder.detect(batch.images), strict=True):
@@ -213,7 +219,7 @@ def find_all(
                     raise RunError(f"the detector gives boxes or scores that are not finite for picture {image_id}")
                 parts[name].append((image_id, pack(detections)))
         on_batch(done, len(loader))
-    reasons = tuple(sorted(set(gather(unreadable.reasons))))
+    reasons = all_reasons(lost, len(loader.samples), max_unreadable)
     found = {}
     for name, entries in parts.items():
         found[name] = KeptDetections()

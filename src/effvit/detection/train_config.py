@@ -26,7 +26,11 @@ class DetectionConfig(RunConfig):
     LIMITS: ClassVar[tuple[Limit, ...]] = (
         ("task", *one_of(TASKS)),
         ("min_size", f"in {MIN_SIDE}..{MAX_IMAGE_SIZE}", lambda value: MIN_SIDE <= value <= MAX_IMAGE_SIZE),
-        ("max_size", f"0, or in {MIN_SIDE}..{MAX_IMAGE_SIZE}", lambda value: not value or MIN_SIDE <= value <= 8192),
+        (
+            "max_size",
+            f"0, or in {MIN_SIDE}..{MAX_IMAGE_SIZE}",
+            lambda value: not value or MIN_SIDE <= value <= MAX_IMAGE_SIZE,
+        ),
         ("scales", "numbers in 0.1..10", lambda value: all(0.1 <= scale <= 10 for scale in value)),
         ("flip", "in 0..1", lambda value: 0 <= value <= 1),
         ("color_jitter", "in 0..1", lambda value: 0 <= value <= 1),
@@ -59,7 +63,7 @@ class DetectionConfig(RunConfig):
     max_size: int = 0
     """Longest side of a picture, in pixels; 0 for 5/3 of the short side, as COCO's 1333 to 800."""
     scales: tuple[float, ...] = (0.75, 0.875, 1.0, 1.125, 1.25)
-    """Factors of min_size; training draws one for each picture. 1 alone is one size."""
+    """Factors of min_size; training draws one for each step. 1 alone is one size."""
     flip: float = 0.5
     """Probability that a training picture is mirrored, left to right."""
     color_jitter: float = 0.2
@@ -76,6 +80,10 @@ class DetectionConfig(RunConfig):
         faults = []
         if not self.scales:
             faults.append("scales must be at least one number, got none")
+        elif round(min(self.scales) * self.min_size) < MIN_SIDE:
+            faults.append(
+                f"scales times min_size must be at least {MIN_SIDE} pixels, got {min(self.scales):g} x {self.min_size}"
+            )
         if self.max_size and self.max_size < self.min_size:
             faults.append(f"max_size must not be below min_size, got {self.max_size} and {self.min_size}")
         return faults
