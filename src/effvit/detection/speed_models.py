@@ -49,9 +49,11 @@ def find_speed_model(source: str, *, image_size: tuple[int, int], task: str) -> 
         task: Of a detector made from a backbone: boxes or masks.
 
     Raises:
-        ConfigError: If nothing has this name, or a file does not take the size.
+        ConfigError: If nothing has this name, or the size is too small.
         WeightsError: If a folder or file cannot be read.
     """
+    if min(image_size) < MIN_SIDE:
+        raise ConfigError(f"pictures must have sides from {MIN_SIDE} pixels up, got {image_size[0]} x {image_size[1]}")
     if source.startswith(TORCHVISION_PREFIX):
         return _of_torchvision(source, image_size)
     path = Path(source)
@@ -98,8 +100,6 @@ def _of_torchvision(source: str, image_size: tuple[int, int]) -> SpeedModel:
 
 
 def _at_size(config: DetectorConfig, image_size: tuple[int, int]) -> DetectorConfig:
-    if min(image_size) < MIN_SIDE:
-        raise ConfigError(f"pictures must have sides from {MIN_SIDE} pixels up, got {image_size[0]} x {image_size[1]}")
     return replace(config, min_size=min(image_size), max_size=max(image_size))
 
 
