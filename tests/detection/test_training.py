@@ -147,13 +147,6 @@ def test_settings_that_are_not_allowed(assignment: str, message: str) -> None:
         replace_fields(DetectionConfig(), [assignment])
 
 
-def test_no_picture_is_made_smaller_than_a_network_takes() -> None:
-    config = DetectionConfig(min_size=320, scales=(0.1, 1.0))
-    assert min(draw_size(config, seed) for seed in range(20)) == 32
-    with pytest.raises(ConfigError, match="scales times min_size must be at least 32 pixels, got 0.1 x 300"):
-        DetectionConfig(min_size=300, scales=(0.1, 1.0))
-
-
 def test_every_setting_can_be_set_to_what_it_is_and_survives_json() -> None:
     for config in (DetectionConfig(), detection_recipe("coco_1x"), detection_recipe("small")):
         assert DetectionConfig.from_dict(json.loads(json.dumps(config.to_dict()))) == config

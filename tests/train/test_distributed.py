@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-import multiprocessing
 import os
-import socket
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
 from helpers import randomise
+from processes import in_processes
 from torch import Tensor, nn
 
 import effvit
@@ -24,31 +22,6 @@ from effvit.train.config import TrainConfig
 from effvit.train.evaluate import evaluate, network_predictor
 from effvit.train.records import EpochRecord
 from effvit.train.runs import RunFolder
-
-
-def in_processes(count: int, work: Callable[[], object]) -> None:
-    """Call `work` in `count` connected processes; fails if one of them does."""
-    with socket.socket() as server:
-        server.bind(("127.0.0.1", 0))
-        port = server.getsockname()[1]
-
-    def begin(rank: int) -> None:
-        os.environ |= {
-            "RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(count),
-            "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port),
-        }  # fmt: skip
-        torch.set_num_threads(1)
-        with distributed.joined("cpu"):
-            work()
-
-    context = multiprocessing.get_context("fork")
-    processes = [context.Process(target=begin, args=(rank,)) for rank in range(count)]
-    for process in processes:
-        process.start()
-    for process in processes:
-        process.join(timeout=120)
-        process.kill()
-    assert [process.exitcode for process in processes] == [0] * count
 
 
 def keep_nothing(folder: Path, model: nn.Module, record: EpochRecord) -> None:

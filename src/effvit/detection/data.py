@@ -94,15 +94,18 @@ def read_detection_data(run: RunFolder) -> DetectionData:
     """The pictures a run was started with, and its split.
 
     Raises:
-        RunError: If the files or pictures are gone, or the folder is no detector's run.
+        DataError: If the files or pictures are gone or cannot be used any more.
+        RunError: If a picture of the split is no longer in its file, or the folder is no detector's run.
     """
     run.refuse_other_task("detection")
     with content_of(run.path / "run.json"):
         record = run.read_record()
         places, task = dict(record["data"]), str(record["config"]["task"])
-        source = _read(places["annotations"], places["images"], task)
-        val = places["val_annotations"]
-        other = None if val is None else _read(val, places["val_images"], task)
+        annotations, images = places["annotations"], places["images"]
+        val, val_images = places["val_annotations"], places["val_images"]
+    # Outside of that: what is wrong with these files is nothing that is wrong with run.json.
+    source = _read(annotations, images, task)
+    other = None if val is None else _read(val, val_images, task)
     with content_of(run.path / "split.json"):
         train, held_out = coco_split_from_dict(read_json(run.path / "split.json"), source, other)
     return DetectionData(source=source, val_source=other, train=train, val=held_out)
@@ -112,15 +115,16 @@ def pictures_with_classes(data: CocoData, class_names: Sequence[str]) -> tuple[C
     """The pictures with labels as a detector numbers them, by the names of the classes.
 
     Raises:
-        DataError: If the file has a class that the detector does not know.
+        DataError: If there is a thing of a class that the detector does not know.
     """
-    unknown = [name for name in data.class_names if name not in class_names]
+    labels = {label: class_names.index(name) for label, name in enumerate(data.class_names) if name in class_names}
+    used = {thing.label for picture in data.pictures for thing in picture.things}
+    unknown = [data.class_names[label] for label in sorted(used - labels.keys())]
     if unknown:
         raise DataError(
-            f"{data.source} has classes that the detector does not know: {', '.join(unknown[:5])}; it knows"
+            f"{data.source} has things of classes that the detector does not know: {', '.join(unknown[:5])}; it knows"
             f" {', '.join(class_names[:5])}" + (", ..." if len(class_names) > 5 else "")
         )
-    labels = [class_names.index(name) for name in data.class_names]
     return tuple(
         picture._replace(things=tuple(thing._replace(label=labels[thing.label]) for thing in picture.things))
         for picture in data.pictures

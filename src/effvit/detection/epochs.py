@@ -33,13 +33,13 @@ class DetectionEpoch(EpochFacts):
 
     @property
     def trained_score(self) -> tuple[float, ...]:
-        """AP, then AP50."""
-        return self.val_ap, self.val_ap50
+        """AP, then AP50, then the loss: while nothing is found yet a run still gets better."""
+        return self.val_ap, self.val_ap50, -self.train_loss
 
     @property
     def ema_score(self) -> tuple[float, ...] | None:
         """The same of the average."""
-        return None if self.val_ap_ema is None else (self.val_ap_ema, self.val_ap50_ema or 0.0)
+        return None if self.val_ap_ema is None else (self.val_ap_ema, self.val_ap50_ema or 0.0, -self.train_loss)
 
     @property
     def scores_text(self) -> str:

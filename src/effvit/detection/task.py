@@ -30,7 +30,7 @@ from effvit.train.distributed import gather, num_processes, on_main
 from effvit.train.evaluate import all_reasons
 from effvit.train.learner import MicroBatch, StepLoss
 from effvit.train.loop import fit_task
-from effvit.train.parts import check_parts, num_micro_batches
+from effvit.train.parts import check_parts, fewest_pictures
 from effvit.train.records import StepReport
 from effvit.train.runs import RunFolder
 
@@ -103,8 +103,8 @@ class DetectionTask:
     ) -> None:
         self.config = config
         self.train_loader = DetectionLoader(data.train, config, training=True)
-        # One picture at once in each process: others in its batch would pad it, and its detections would not be those of
-        # `detect eval` any more; and the masks of 16 photos are gigabytes.
+        # One picture at once in each process: others in its batch would pad it, and its detections would not be those
+        # of `detect eval` any more; and the masks of 16 photos are gigabytes.
         self._val_loader = DetectionLoader(data.val, config, training=False, batch_size=num_processes())
         self._detector = detector
         self._data = data
@@ -134,7 +134,7 @@ class DetectionTask:
             ({name: value.to(self._device, non_blocking=True) for name, value in target.items()}, size)
             for target in batch.targets
         ]
-        num_parts = num_micro_batches(self.config, len(images))
+        num_parts = max(min(self.config.accumulation, len(images) // fewest_pictures(self.config)), 1)
         cuts = [round(part * len(images) / num_parts) for part in range(num_parts + 1)]
         return [MicroBatch(images[start:end], targets[start:end]) for start, end in itertools.pairwise(cuts)]
 

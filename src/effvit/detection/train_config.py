@@ -80,10 +80,6 @@ class DetectionConfig(RunConfig):
         faults = []
         if not self.scales:
             faults.append("scales must be at least one number, got none")
-        elif round(min(self.scales) * self.min_size) < MIN_SIDE:
-            faults.append(
-                f"scales times min_size must be at least {MIN_SIDE} pixels, got {min(self.scales):g} x {self.min_size}"
-            )
         if self.max_size and self.max_size < self.min_size:
             faults.append(f"max_size must not be below min_size, got {self.max_size} and {self.min_size}")
         return faults

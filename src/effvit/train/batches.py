@@ -12,7 +12,6 @@ from effvit.data.mixing import Eraser, Mixer
 from effvit.data.order import Order
 from effvit.data.samples import Sample
 from effvit.data.transforms import Transform, eval_transform, normalize, train_transform
-from effvit.errors import ConfigError
 from effvit.train.config import TrainConfig
 from effvit.train.distributed import num_processes, rank
 from effvit.train.learner import MicroBatch
@@ -42,31 +41,6 @@ def _loader(samples: Sequence[Sample], transform: Transform, config: TrainConfig
         rank=rank(),
         num_processes=num_processes(),
     )
-
-
-def check_parts(config: TrainConfig, loader: PictureLoader) -> None:
-    """Refuse batches that no step could take: batch normalisation needs two pictures in every part of one.
-
-    Args:
-        config: Batch size, micro-batches, and whether norms are frozen, so that one picture is enough.
-        loader: From `training_loader`.
-
-    Raises:
-        ConfigError: If a part would be too small; says what is large enough.
-    """
-    parts = num_processes() * config.accumulation
-    if config.batch_size < 2 * parts and not config.freeze_norm:
-        raise ConfigError(
-            f"batch_size must be at least 2 for each of {num_processes()} processes x {config.accumulation}"
-            f" micro-batches, so {2 * parts}, got {config.batch_size}"
-        )
-    fewest = 1 if config.freeze_norm else 2
-    smallest = len(loader.samples) // len(loader) // num_processes()
-    if num_processes() > 1 and smallest < fewest:
-        raise ConfigError(
-            f"{len(loader.samples)} pictures in batches of at most {config.batch_size} leave one of {num_processes()}"
-            f" processes with {smallest} of a batch, and it needs {fewest}: take another batch_size or fewer processes"
-        )
 
 
 class Preparation:

@@ -12,7 +12,7 @@ from torch import nn
 from effvit.data.datasets import PictureData
 from effvit.data.loaders import Batch
 from effvit.errors import ConfigError
-from effvit.train.batches import Preparation, check_parts, training_loader, validation_loader
+from effvit.train.batches import Preparation, training_loader, validation_loader
 from effvit.train.config import TrainConfig
 from effvit.train.evaluate import evaluate_all, network_predictor
 from effvit.train.figures import write_curves
@@ -20,6 +20,7 @@ from effvit.train.learner import MicroBatch, StepLoss
 from effvit.train.loop import fit_task
 from effvit.train.losses import classifier_loss, criterion_of_run
 from effvit.train.outcome import SaveWeights, efficientvit_saver
+from effvit.train.parts import check_parts
 from effvit.train.records import EpochRecord, StepReport
 from effvit.train.runs import RunFolder
 

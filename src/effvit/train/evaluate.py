@@ -112,7 +112,7 @@ def evaluate_all(
                 rows[name].append(_rows(logits, batch.targets, batch.indices, keep_logits=keep_logits))
         if on_batch is not None:
             on_batch(done, len(loader))
-    reasons = _all_reasons(lost, len(loader.samples), max_unreadable)
+    reasons = all_reasons(lost, len(loader.samples), max_unreadable)
     return {
         name: _evaluation(gather(parts), loader.samples, tuple(class_names), reasons) for name, parts in rows.items()
     }
@@ -174,7 +174,7 @@ def _evaluation(
     )
 
 
-def _all_reasons(lost: Iterable[Unreadable], num_pictures: int, max_share: float) -> tuple[str, ...]:
+def all_reasons(lost: Iterable[Unreadable], num_pictures: int, max_share: float) -> tuple[str, ...]:
     """Why pictures of any process could not be read, in the order of the samples; an error if they are too many."""
     everywhere = sorted(set(gather(list(lost))))
     UnreadableCount(num_pictures, max_share).add(everywhere)

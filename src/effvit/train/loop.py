@@ -31,6 +31,7 @@ from effvit.train.distributed import (
 from effvit.train.learner import Learner
 from effvit.train.optimizer import learning_rate_at
 from effvit.train.outcome import keep_epoch
+from effvit.train.parts import fewest_pictures
 from effvit.train.records import EpochFacts, StepReport, stops_early
 from effvit.train.run_config import RunConfig
 from effvit.train.running_loss import RunningLoss
@@ -190,14 +191,17 @@ def train_one_epoch(
     position.seconds_waited = waited_before + loader.seconds_waited
     position.add_up(everywhere=True)
     if position.num_pictures == 0:
-        raise DataError(f"nothing was trained in epoch {epoch + 1}: no step had 2 readable pictures for each process")
+        fewest = fewest_pictures(config)
+        raise DataError(
+            f"nothing was trained in epoch {epoch + 1}: no step had {fewest} readable pictures for each process"
+        )
 
 
 def _agree(batch: TaskBatch, config: RunConfig, is_late: bool) -> tuple[int, bool, bool, bool]:
     """What all must know of a step: its pictures, whether one process has too few, whether to save, if some failed."""
     num_pictures = len(batch.targets)
-    fewest = 1 if config.freeze_norm else 2
-    values = torch.tensor([num_pictures, num_pictures < fewest, is_late, len(batch.unreadable)])
+    is_short = num_pictures < fewest_pictures(config)
+    values = torch.tensor([num_pictures, is_short, is_late, len(batch.unreadable)])
     total, num_short, num_late, num_unreadable = sum_over_processes(values).tolist()
     return total, num_short > 0, num_late > 0, num_unreadable > 0
 
