@@ -5,6 +5,7 @@ import logging
 import pickle
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -327,3 +328,14 @@ def test_another_scale_of_colours_than_the_weights_expect_is_said(
         assert not caplog.records
         create_detector(tiny_config(), weights=folder)
     assert "the backbone's weights expect mean (0.5, 0.5, 0.5)" in caplog.text
+
+
+@pytest.mark.parametrize("task", ["boxes", "masks"])
+def test_a_narrow_head_begins_with_as_strong_a_signal_as_a_wide_one(task: str) -> None:
+    def strength(channels: int) -> float:
+        torch.manual_seed(0)
+        model: Any = create_detector(tiny_config(task, neck_channels=channels)).model
+        head = model.rpn.head.conv if task == "masks" else model.head.classification_head.conv
+        return float(head(torch.randn(2, channels, 12, 12)).detach().std())
+
+    assert strength(16) == pytest.approx(strength(256), rel=0.5)

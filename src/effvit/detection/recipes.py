@@ -47,7 +47,7 @@ def coco_1x() -> DetectionConfig:
 def small() -> DetectionConfig:
     """Some hundred pictures of one's own, from random or pretrained weights, on a CPU or a small GPU: the defaults.
 
-    The short side at 320 pixels, drawn from 0.75 to 1.25 times that; 60 epochs of a cosine from 1e-3; a moving average
+    The short side at 320 pixels, drawn from 0.75 to 1.25 times that; 60 epochs of a cosine from 5e-4; a moving average
     of the weights; colours varied a little. Batch normalisation learns its statistics, which a backbone without
     pretrained weights needs and batches of 16 can give; with pretrained weights and smaller batches,
     `--set freeze_norm=true` as in the paper.

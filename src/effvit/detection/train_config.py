@@ -47,7 +47,7 @@ class DetectionConfig(RunConfig):
     """Passes over the training pictures, at least 1."""
     batch_size: int = 16
     """Most pictures in a step of the optimiser, all processes and micro-batches together, at least 1."""
-    learning_rate: float = 1e-3
+    learning_rate: float = 5e-4
     """Highest learning rate, above 0, used as it stands unless base_batch_size is given. For a backbone that was
     never trained, as most are that begin here; with pretrained weights a fifth of it is a good beginning."""
     weight_decay: float = 0.05
