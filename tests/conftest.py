@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from hypothesis import settings
+from matplotlib.figure import Figure
 from photos import unpack_photos
+from PIL import Image
 
 # These machines are shared: how long an example takes decides nothing.
 settings.register_profile("effvit", deadline=None)
@@ -33,6 +36,24 @@ def data_dir() -> Path:
 def photos(data_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Three classes of ten real photos; read only."""
     return unpack_photos(data_dir, tmp_path_factory.mktemp("photos"), num_classes=3, per_class=10)
+
+
+@pytest.fixture
+def undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every PNG that matplotlib would draw is a black dot, for tests of something else.
+
+    A figure takes a third of a second, a run has one after each epoch, an evaluation has six. Each is drawn for
+    real in the tests of its own module, and one of each kind in those of the verb that writes it.
+    """
+    draw = Figure.savefig
+
+    def savefig(figure: Figure, place: Any, **options: Any) -> None:
+        if options.get("format", "png") == "png":
+            Image.new("RGB", (8, 8)).save(place, format="png")
+        else:
+            draw(figure, place, **options)
+
+    monkeypatch.setattr(Figure, "savefig", savefig)
 
 
 @pytest.fixture(autouse=True)

@@ -24,6 +24,8 @@ from effvit.train.config import TrainConfig
 from effvit.train.records import StepReport
 from effvit.train.runs import RunFolder
 
+pytestmark = pytest.mark.usefixtures("undrawn")
+
 
 def network(config: TrainConfig) -> nn.Module:
     torch.manual_seed(0)

@@ -21,6 +21,8 @@ from effvit.train.outcome import efficientvit_saver, keep_epoch
 from effvit.train.records import EpochRecord, best_epoch, stops_early
 from effvit.train.runs import RunFolder
 
+pytestmark = pytest.mark.usefixtures("undrawn")
+
 CPU = torch.device("cpu")
 
 

@@ -26,6 +26,8 @@ from effvit.train.evaluate import evaluate, network_predictor
 from effvit.train.records import StepReport, best_epoch
 from effvit.train.runs import RunFolder
 
+pytestmark = pytest.mark.usefixtures("undrawn")
+
 SMALL = Preprocessing(image_size=(32, 32))
 
 

@@ -25,6 +25,8 @@ from effvit.train.classification import fit
 from effvit.train.config import TrainConfig
 from effvit.train.runs import RunFolder
 
+pytestmark = pytest.mark.usefixtures("undrawn")
+
 EVERYTHING = TrainConfig(
     model="efficientvit_tiny",
     epochs=3,
