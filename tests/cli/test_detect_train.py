@@ -10,7 +10,11 @@ import pytest
 from coco_files import coco, image, thing, write_coco
 from command_line import one_line, result
 
+import effvit
 from effvit.cli.main import run
+from effvit.detection.saving import load_detector
+from effvit.model.checkpoints import WeightsInfo
+from effvit.preprocessing import Preprocessing
 
 FAST = ["--image-size", "32", "--batch-size", "4", "--set", "neck_channels=8", "--device", "cpu"]
 
@@ -55,6 +59,43 @@ def test_a_finished_run_is_continued_with_nothing_to_do(trained: Path, capsys: p
     assert run(["detect", "train", "--resume", str(trained)]) == 0
     captured = capsys.readouterr()
     assert "is finished: all 2 epochs are done" in captured.err and "box AP" in captured.out
+
+
+def test_pictures_are_normalised_as_the_weights_want_them(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    own = Preprocessing(mean=(0.1, 0.2, 0.3), std=(0.4, 0.5, 0.6))
+    model = effvit.create_model("efficientvit_tiny", image_size=32)
+    weights = effvit.save(tmp_path / "weights", model, WeightsInfo(preprocessing=own))
+    begin = ["detect", "train", "--data", str(photos(tmp_path / "photos")), "--model", "efficientvit_tiny", *FAST]
+    begin += ["--epochs", "1", "--weights", str(weights)]
+    for name, settings, mean in (("a", [], own.mean), ("b", ["--set", "mean=0.5,0.5,0.5"], (0.5, 0.5, 0.5))):
+        result([*begin, *settings, "--output", str(tmp_path / name)], capsys)
+        config = load_detector(tmp_path / name).config
+        assert (config.mean, config.std) == (mean, own.std)
+        assert json.loads((tmp_path / name / "run.json").read_text())["config"]["mean"] == list(mean)
+    assert run(["detect", "train", "--resume", str(tmp_path / "a")]) == 0
+
+
+def test_what_a_run_forgives_its_evaluation_forgives(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = photos(tmp_path / "photos")
+    begin = ["detect", "train", "--data", str(path), "--val", str(path), "--model", "efficientvit_tiny", *FAST]
+    for name in ("1.png", "2.png"):
+        (path.parent / name).write_bytes(b"no picture")
+    begin += ["--epochs", "1", "--set", "max_unreadable=0.5", "--set", "freeze_norm=true"]
+    assert run([*begin, "--output", str(tmp_path / "run")]) == 0
+    said = capsys.readouterr().err
+    assert "unreadable: cannot read picture" in said and "note: freeze_norm keeps the statistics" in said
+    assert result(["detect", "eval", str(tmp_path / "run")], capsys)["num_pictures"] == 4
+
+
+def test_detections_with_other_ids_are_refused(
+    trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The first picture that was predicted has id 1 whatever the COCO file calls it."""
+    picture = str(trained.parent / "photos" / "3.png")
+    assert run(["detect", "predict", str(trained), picture, "--out", str(tmp_path / "found")]) == 0
+    capsys.readouterr()
+    found = str(tmp_path / "found" / "detections.json")
+    assert "numbers its pictures itself" in one_line(["detect", "eval", str(trained), "--detections", found], capsys)
 
 
 def test_what_cannot_be_asked_for_is_one_line(

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 from made_detections import bccd, coco_mini, detections, disturbed, picture_of, thing, truth
-from PIL import Image
+from PIL import ExifTags, Image
 
 from effvit.data.pictures import read_picture
 from effvit.detection.curves import write_curves
@@ -131,6 +131,21 @@ def test_sheet_shows_the_worst_and_says_when_there_is_none(data_dir: Path, tmp_p
     gone = find_mistakes({}, [picture_of(thing(0, 0, 0, 9, 9))._replace(path=tmp_path / "gone.png")])
     assert write_worst(tmp_path / "worst.jpg", gone, data.class_names) == 1
     assert [path.name for path in tmp_path.iterdir()] == ["worst.jpg"]
+
+
+def test_sheet_shows_pictures_in_the_frame_of_their_boxes(tmp_path: Path) -> None:
+    """Boxes of a photo that lies on its side, made by a tool that left it so."""
+    pixels = np.zeros((60, 200, 3), dtype=np.uint8)
+    pixels[:, :100] = (0, 0, 255)
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = 6  # a viewer shows it 60 wide and 200 high
+    Image.fromarray(pixels).save(tmp_path / "a.png", exif=exif)
+    picture = picture_of(thing(0, 5, 5, 40, 40), size=(200, 60))._replace(path=tmp_path / "a.png")
+    assert write_worst(tmp_path / "worst.jpg", find_mistakes({}, [picture]), ["cat"]) == 1
+    with Image.open(tmp_path / "worst.jpg") as sheet:
+        shown = np.asarray(sheet)[..., 2].astype(int) - np.asarray(sheet)[..., 0]
+    rows, columns = np.nonzero(shown > 150)  # the blue half
+    assert np.ptp(columns) > 1.5 * np.ptp(rows)  # 100 x 60, as it is stored; upright it would be 60 x 100
 
 
 def test_curves_are_drawn_for_any_number_of_classes(data_dir: Path, tmp_path: Path) -> None:

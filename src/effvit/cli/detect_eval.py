@@ -17,7 +17,7 @@ def register(group: typer.Typer) -> None:
         "eval",
         epilog="\b\nExamples:\n  effvit detect eval runs/efficientvit_m0-boxes-1\n"
         "  effvit detect eval detector.onnx --data val.json --images val/ --output scores/\n"
-        "  effvit detect eval runs/efficientvit_m0-boxes-1 --detections found/detections.json",
+        "  effvit detect eval runs/efficientvit_m0-boxes-1 --detections scores/detections.json",
     )(evaluate)
 
 
@@ -42,7 +42,14 @@ def evaluate(
     as_json: Json = False,
 ) -> None:
     """Score a detector as COCO does: all 12 numbers, each class, precision-recall curves, the worst pictures."""
-    from effvit.cli.detect_jobs import evaluate_finder, labelled_pictures, open_source, write_scores
+    from effvit.cli.detect_jobs import (
+        evaluate_finder,
+        labelled_pictures,
+        open_source,
+        read_detection_config,
+        write_scores,
+    )
+    from effvit.cli.detect_output import is_prediction
     from effvit.cli.detect_tables import scores_table
     from effvit.cli.render import emit, say
     from effvit.detection.coco_json import read_results
@@ -61,6 +68,11 @@ def evaluate(
         pictures, name = split.val, (split.val_source or split.source).source.name
     else:
         raise ConfigError(f"{source} is no run folder, so --data FILE must say what to evaluate on")
+    if detections is not None and is_prediction(detections.parent):
+        raise ConfigError(
+            f"{detections} is of `effvit detect predict`, which numbers its pictures itself; --detections takes"
+            " detections with the image ids of the COCO file"
+        )
     folder = output or (run.path / "eval" if run is not None and data is None else Path("eval"))
     about = {"model": source.resolve().name, "data": name}
     if detections is not None:
@@ -68,6 +80,9 @@ def evaluate(
         about["detections"] = detections.name
         summary = write_scores(finder, found, pictures, folder, about=about, score=score)
     else:
-        summary = evaluate_finder(finder, pictures, folder, workers=workers, about=about, score=score)
+        share = None if run is None else read_detection_config(run).max_unreadable
+        summary = evaluate_finder(
+            finder, pictures, folder, workers=workers, about=about, score=score, max_unreadable=share
+        )
     say(f"everything is in {folder}: page.html, summary.json, curves.png, worst.jpg, detections.json")
     emit(summary, scores_table, as_json)

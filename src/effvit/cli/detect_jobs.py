@@ -10,10 +10,13 @@ from typing import Any
 
 import torch
 
+from effvit.cli.evaluation_jobs import device_here, say_unreadable
 from effvit.cli.render import TrainingProgress, progress, say
+from effvit.data.coco import read_coco, with_masks
+from effvit.detection.backbones import find_backbone
 from effvit.detection.batches import DetectionLoader
 from effvit.detection.data import DetectionData, open_detection_data, pictures_with_classes, read_detection_data
-from effvit.detection.detectors import Detector, create_detector
+from effvit.detection.detectors import Detector, create_detector, detector_on
 from effvit.detection.finders import Finder, open_finder
 from effvit.detection.kept import KeptDetections
 from effvit.detection.recipes import detection_recipe
@@ -23,7 +26,7 @@ from effvit.detection.task import DETECTION, detector_config, find_all, fit_dete
 from effvit.detection.train_config import DetectionConfig
 from effvit.device import find_device
 from effvit.environment import environment
-from effvit.errors import RunError
+from effvit.model.variants import TIMM_PREFIX, VARIANTS
 from effvit.train.distributed import is_main, local_device, num_processes, on_main
 from effvit.train.run_config import replace_fields
 from effvit.train.runs import RunFolder, content_of, next_run_path
@@ -44,7 +47,7 @@ def start_detector(
     Args:
         places: `annotations`, `images`, `val`, `val_images` as `open_detection_data` takes them.
         assignments: What is asked for, as `field=value`.
-        weights: Of the backbone.
+        weights: Of the backbone. Their mean and standard deviation are kept, unless an assignment has others.
         recipe: Name of a recipe that the other settings come from.
         output: The run folder; None for a new one in `runs/`.
         command: The command line, for the record.
@@ -65,8 +68,11 @@ def start_detector(
         )
     )
     torch.manual_seed(config.seed)  # the initial weights
-    wanted = detector_config(config, data.class_names, data.category_ids)
-    detector = create_detector(wanted, weights=weights)
+    backbone = find_backbone(config.model, task=config.task, weights=weights)
+    if backbone.preprocessing is not None:
+        told = replace(config, mean=backbone.preprocessing.mean, std=backbone.preprocessing.std)
+        config = replace_fields(told, [text for text in assignments if _sets_statistics(text)])
+    detector = detector_on(backbone, detector_config(config, data.class_names, data.category_ids))
 
     def make_run() -> RunFolder:
         path = output or next_run_path("runs", f"{_plain_name(config.model)}-{config.task}")
@@ -89,6 +95,11 @@ def start_detector(
 
     run = on_main(make_run)
     _announce(detector, data, config, run)
+    if config.freeze_norm and weights is None and (config.model in VARIANTS or config.model.startswith(TIMM_PREFIX)):
+        say(
+            "note: freeze_norm keeps the statistics of batch normalisation as they are, and random weights have none;"
+            " give --weights, or --set freeze_norm=false"
+        )
     try:
         _fit(detector, data, config, run, resume=False)
     except BaseException:
@@ -102,9 +113,8 @@ def resume_detector(path: Path, *, device: str | None, workers: int | None) -> R
     """Continue a detector's run from its last checkpoint, by default where it was."""
     run = RunFolder.open(path)
     run.refuse_other_task(DETECTION)
+    record, config = run.read_record(), read_detection_config(run)
     with content_of(run.path / "run.json"):
-        record = run.read_record()
-        config = DetectionConfig.from_dict(record["config"])
         backbone = record["detector"]["backbone"]
     device = device or config.device
     config = replace(
@@ -114,6 +124,9 @@ def resume_detector(path: Path, *, device: str | None, workers: int | None) -> R
     )
     find_device(local_device(config.device))
     data = read_detection_data(run)
+    before = record.get("num_processes", 1)
+    if before != num_processes():
+        say(f"note: begun with {before} processes, continued with {num_processes()}: other sizes of pictures are drawn")
     state = run.load_checkpoint()
     done, step = len(state.get("history", ())), state.get("position", {}).get("step", 0)
     if done == config.epochs:
@@ -126,16 +139,29 @@ def resume_detector(path: Path, *, device: str | None, workers: int | None) -> R
 
 
 def evaluate_detection_run(run: RunFolder, *, device: str | None, workers: int | None) -> dict[str, Any]:
-    """Evaluate a run's best weights on its held-out pictures, into its `eval/`; returns the summary."""
-    data = read_detection_data(run)
-    detector = load_detector(run.path, device=device or "auto")
+    """Evaluate a run's best weights on its held-out pictures, into its `eval/`; returns the summary.
+
+    Args:
+        run: The run.
+        device: Where; None for where it was begun, or for the best device if this machine has no such one.
+        workers: Processes that decode pictures; None for as many as it was begun with.
+    """
+    data, config = read_detection_data(run), read_detection_config(run)
+    detector = load_detector(run.path, device=device or device_here(config.device))
     return evaluate_finder(
         detector,
         data.val,
         run.path / "eval",
-        workers=workers or 0,
+        workers=config.num_workers if workers is None else workers,
+        max_unreadable=config.max_unreadable,
         about={"model": str(run.path.name), "data": (data.val_source or data.source).source.name},
     )
+
+
+def read_detection_config(run: RunFolder) -> DetectionConfig:
+    """The settings a detector's run was started with."""
+    with content_of(run.path / "run.json"):
+        return DetectionConfig.from_dict(run.read_record()["config"])
 
 
 def evaluate_finder(
@@ -146,12 +172,18 @@ def evaluate_finder(
     workers: int,
     about: Mapping[str, Any],
     score: float | None = None,
+    max_unreadable: float | None = None,
 ) -> dict[str, Any]:
-    """Run a detector over labelled pictures and write what `write_evaluation` writes; returns the summary."""
+    """Run a detector over labelled pictures and write what `write_evaluation` writes; returns the summary.
+
+    Pictures are taken one by one, as in the validation of a training: others beside them would pad them.
+    """
     config = DetectionConfig(task=finder.config.task, num_workers=workers, batch_size=1)
     loader = DetectionLoader(pictures, config, training=False)
+    share = config.max_unreadable if max_unreadable is None else max_unreadable
     with progress("evaluate") as on_batch:
-        found, unreadable = find_all({"detector": finder}, loader, config.max_unreadable, on_batch)
+        found, unreadable = find_all({"detector": finder}, loader, share, on_batch)
+    say_unreadable(unreadable)
     return write_scores(finder, found["detector"], pictures, folder, about=about, unreadable=unreadable, score=score)
 
 
@@ -175,16 +207,8 @@ def write_scores(
 
 def labelled_pictures(finder: Finder, annotations: Path, images: Path | None) -> tuple[Any, ...]:
     """The pictures of a COCO file, labelled as a detector numbers its classes."""
-    data = open_labelled(annotations, images, finder.config.task)
-    return pictures_with_classes(data, finder.config.class_names)
-
-
-def open_labelled(annotations: Path, images: Path | None, task: str) -> Any:
-    """A COCO file to evaluate on."""
-    from effvit.data.coco import read_coco, with_masks
-
     data = read_coco(annotations, images)
-    return with_masks(data) if task == "masks" else data
+    return pictures_with_classes(with_masks(data) if finder.config.task == "masks" else data, finder.config.class_names)
 
 
 def open_source(source: Path, device: str | None) -> tuple[Finder, RunFolder | None]:
@@ -223,19 +247,10 @@ def _announce(detector: Detector, data: DetectionData, config: DetectionConfig, 
         say(f"left out: {len(data.skipped)}, the first {first.path} ({first.reason}); all in split.json")
 
 
+def _sets_statistics(assignment: str) -> bool:
+    return assignment.partition("=")[0].strip() in ("mean", "std")
+
+
 def _plain_name(model: str) -> str:
     """A backbone's name as part of a folder's."""
     return Path(model).name.replace(":", "-")
-
-
-def read_run(path: Path) -> RunFolder:
-    """A detector's run folder.
-
-    Raises:
-        RunError: If it is none.
-    """
-    run = RunFolder.open(path)
-    run.refuse_other_task(DETECTION)
-    if not run.weights.is_dir():
-        raise RunError(f"{path} has no weights yet: no epoch has ended")
-    return run

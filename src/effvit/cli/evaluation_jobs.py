@@ -39,7 +39,7 @@ def evaluate_run(run: RunFolder, *, device: str | None = None, workers: int | No
         What is in eval/summary.json.
     """
     config = run.read_config()
-    classifier = open_classifier(str(run.path), device or _device_here(config.device))
+    classifier = open_classifier(str(run.path), device or device_here(config.device))
     evaluation = evaluate_samples(
         classifier,
         run.read_data().val,
@@ -52,7 +52,7 @@ def evaluate_run(run: RunFolder, *, device: str | None = None, workers: int | No
     return summary
 
 
-def _device_here(device: str) -> str:
+def device_here(device: str) -> str:
     """A run's device, or the best one where it is not there: a run may be moved to another machine."""
     try:
         find_device(device)
@@ -117,11 +117,16 @@ def about_evaluation(source: str, data: str, classifier: Classifier) -> dict[str
 def write_results(folder: Path, evaluation: Evaluation, about: Mapping[str, Any]) -> dict[str, Any]:
     """Write an evaluation, with what was evaluated on what, say what could not be read; what is in summary.json."""
     summary = write_evaluation(folder, evaluation, about=about)
-    for reason in evaluation.unreadable[:_MAX_UNREADABLE_SAID]:
-        say(f"unreadable: {reason}")
-    if len(evaluation.unreadable) > _MAX_UNREADABLE_SAID:
-        say(f"unreadable: {len(evaluation.unreadable) - _MAX_UNREADABLE_SAID} more, all in summary.json")
+    say_unreadable(evaluation.unreadable)
     return summary
+
+
+def say_unreadable(reasons: Sequence[str]) -> None:
+    """Name the first pictures that could not be read, and count the others."""
+    for reason in reasons[:_MAX_UNREADABLE_SAID]:
+        say(f"unreadable: {reason}")
+    if len(reasons) > _MAX_UNREADABLE_SAID:
+        say(f"unreadable: {len(reasons) - _MAX_UNREADABLE_SAID} more, all in summary.json")
 
 
 def write_calibration(path: Path, evaluation: Evaluation, classifier: Classifier, data: str) -> dict[str, Any]:

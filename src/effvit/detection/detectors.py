@@ -200,7 +200,14 @@ def create_detector(config: DetectorConfig, *, weights: str | Path | None = None
         ConfigError: If there is no such backbone or it does not fit.
         WeightsError: If weights cannot be had or do not fit.
     """
-    backbone = find_backbone(config.backbone, task=config.task, weights=weights)
+    return detector_on(find_backbone(config.backbone, task=config.task, weights=weights), config)
+
+
+def detector_on(backbone: Backbone, config: DetectorConfig) -> Detector:
+    """Build a detector with a new neck and new heads on a backbone that was found for the same task.
+
+    Warns where the backbone's weights expect pictures normalised otherwise than the configuration says.
+    """
     expected = backbone.preprocessing
     if expected is not None and (expected.mean, expected.std) != (config.mean, config.std):
         logger.warning(

@@ -8,6 +8,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
+from effvit.data.coco_pictures import read_coco_picture
+from effvit.data.coco_records import CocoPicture
 from effvit.data.drawing import shorten
 from effvit.data.pictures import read_picture
 from effvit.data.samples import one_line
@@ -113,7 +115,7 @@ def _write(draw: ImageDraw.ImageDraw, line: str, top: int, font: ImageFont.FreeT
 
 
 def _drawn(entry: PictureMistakes, class_names: Sequence[str]) -> Image.Image:
-    photo = read_picture(entry.picture.path)
+    photo = _photo(entry.picture)
     # The file's own size for the photo's: a COCO file of a resized copy would otherwise draw beside the things.
     factor = min(_SIDE / photo.width, _SIDE / photo.height)
     size = (max(1, round(photo.width * factor)), max(1, round(photo.height * factor)))
@@ -136,6 +138,14 @@ def _drawn(entry: PictureMistakes, class_names: Sequence[str]) -> Image.Image:
     colors = np.array([color for *_, color in shapes], dtype=np.int64)
     texts = [text for _, text, _ in shapes]
     return draw_shapes(photo.resize(size), boxes, texts, colors, palette=_PALETTE, enlarge=False)
+
+
+def _photo(picture: CocoPicture) -> Image.Image:
+    """A picture in the frame of its boxes; one of another size than its file says upright, as it is shown."""
+    try:
+        return read_coco_picture(picture)
+    except DataError:
+        return read_picture(picture.path)
 
 
 def _said(entry: PictureMistakes, index: int, class_names: Sequence[str]) -> str:
