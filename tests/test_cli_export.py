@@ -5,16 +5,20 @@ from __future__ import annotations
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 from command_line import one_line
 from helpers import write_photos
 
 import effvit
+from effvit.cli.exporting import ExportRequest, _pictures
 from effvit.cli.main import run
 from effvit.deploy.formats.table import ELSEWHERE, FORMATS
 from effvit.deploy.proof import TOLERANCES
 from effvit.deploy.runtimes import open_file
+
+pytestmark = pytest.mark.usefixtures("undrawn")
 
 CLASSES = ("gem", "leaf", "ocean", "stone")
 
@@ -26,28 +30,32 @@ def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def trained(photos: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A finished run of an epoch, and four files of it, of which two take pixels in threes."""
+    """A finished run of an epoch, and two files of it, of which one takes pixels in threes."""
     folder = tmp_path_factory.mktemp("runs") / "run"
     arguments = ["--model", "efficientvit_tiny", "--image-size", "32", "--batch-size", "8", "--epochs", "1"]
     assert run(["train", str(photos), *arguments, "--output", str(folder)]) == 0
-    assert run(["export", str(folder)]) == 0
     assert run(["export", str(folder), "--format", "torch-export"]) == 0
-    special = ["--preprocessing", "--batch", "3"]
-    assert run(["export", str(folder), "--output", str(folder / "pixels.onnx"), *special]) == 0
-    if FORMATS["openvino"].obstacle() is None:
-        special += ["--precision", "fp16"]
-        assert run(["export", str(folder), "--format", "openvino", *special]) == 0
+    assert run(["export", str(folder), "--output", str(folder / "pixels.onnx"), *PIXELS_IN_THREES]) == 0
     return folder
 
 
-FILES = ["model.onnx", "model.pt2", "pixels.onnx", "model-fp16.openvino", "model-fp16.openvino/model.xml"]
+PIXELS_IN_THREES = ["--preprocessing", "--batch", "3"]
+# The files of ONNX that come without asking are in test_cli.py; those of OpenVINO have quick tests in deploy/formats.
+FILES = [
+    "model.pt2",
+    "pixels.onnx",
+    *(pytest.param(f"model-fp16.openvino{part}", marks=pytest.mark.slow) for part in ("", "/model.xml")),
+]
 
 
 @pytest.fixture(params=FILES)
 def file(request: pytest.FixtureRequest, trained: Path) -> Path:
-    if not (trained / request.param).exists():
-        pytest.skip("openvino is not installed")
-    return trained / request.param
+    path = trained / request.param
+    if "openvino" in request.param and not path.exists():
+        if FORMATS["openvino"].obstacle() is not None:
+            pytest.skip("openvino is not installed")
+        assert run(["export", str(trained), "--format", "openvino", "--precision", "fp16", *PIXELS_IN_THREES]) == 0
+    return path
 
 
 def output_of(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> str:
@@ -56,11 +64,22 @@ def output_of(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> str:
     return capsys.readouterr().out
 
 
-def test_eval_of_a_file_is_eval_of_the_run(file: Path, trained: Path, photos: Path, tmp_path: Path, capsys) -> None:
+@pytest.fixture(scope="module")
+def of_the_run(trained: Path, photos: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """What `effvit eval` finds of the run itself."""
+    folder = tmp_path_factory.mktemp("of_the_run") / "eval"
+    assert run(["eval", str(trained), str(photos), "--batch-size", "10", "--output", str(folder)]) == 0
+    summary: dict[str, Any] = json.loads((folder / "summary.json").read_text())
+    return summary
+
+
+def test_eval_of_a_file_is_eval_of_the_run(
+    file: Path, of_the_run: dict[str, Any], photos: Path, tmp_path: Path, capsys
+) -> None:
     """Also of files that take three pictures a call, or pixels, in batches that fit neither."""
-    arguments = [str(photos), "--json", "--batch-size", "10", "--output"]
-    expected = json.loads(output_of(["eval", str(trained), *arguments, str(tmp_path / "a")], capsys))
-    actual = json.loads(output_of(["eval", str(file), *arguments, str(tmp_path / "b")], capsys))
+    expected = of_the_run
+    arguments = [str(photos), "--json", "--batch-size", "10", "--output", str(tmp_path / "eval")]
+    actual = json.loads(output_of(["eval", str(file), *arguments], capsys))
     assert actual["num_pictures"] == 32
     assert actual["loss"] == pytest.approx(expected["loss"], rel=1e-2 if "fp16" in str(file) else 1e-5)
     assert actual["top1"] == pytest.approx(expected["top1"], abs=1 / 32)
@@ -92,14 +111,17 @@ def test_the_result_says_what_was_made_and_how_it_was_proved(trained: Path, tmp_
     assert open_file(output).metadata.verification == checked
 
 
-def test_pictures_to_compare_on_may_be_given(trained: Path, photos: Path, tmp_path: Path, capsys) -> None:
+@pytest.mark.parametrize("folder", ["gem", pytest.param("", marks=pytest.mark.slow)])
+def test_pictures_to_compare_on_may_be_given(folder: str, trained: Path, photos: Path, tmp_path: Path, capsys) -> None:
     """Labelled if their folders are the network's classes; else just pictures."""
     arguments = ["export", str(trained), "--output", str(tmp_path / "net.pt2"), "--format", "torch-export", "--json"]
-    result = json.loads(output_of([*arguments, "--data", str(photos)], capsys))["verification"]
-    assert result["num_pictures"] == 32 and result["top1_reference"] == result["top1_candidate"] is not None
-    result = json.loads(output_of([*arguments, "--data", str(photos / "gem")], capsys))
-    assert result["verification"]["num_pictures"] == 8 and result["verification"]["top1_reference"] is None
-    assert "classes unknown" in result["compared_on"]
+    result = json.loads(output_of([*arguments, "--data", str(photos / folder)], capsys))
+    checked = result["verification"]
+    if folder:
+        assert checked["num_pictures"] == 8 and checked["top1_reference"] is None
+        assert "classes unknown" in result["compared_on"]
+    else:
+        assert checked["num_pictures"] == 32 and checked["top1_reference"] == checked["top1_candidate"] is not None
 
 
 def test_a_name_with_weights_is_compared_on_noise_which_is_said(tmp_path: Path, capsys) -> None:
@@ -129,6 +151,13 @@ def test_int8_tells_the_accuracy_before_and_after(trained: Path, photos: Path, t
     assert described.verification["measure"] == "agreement"
 
 
+def test_int8_without_other_pictures_is_compared_on_those_of_the_calibration(capsys) -> None:
+    samples, name = _pictures(ExportRequest(precision="int8"), None, effvit.WeightsInfo())
+    assert not samples and name == "calibration pictures, on which the ranges were chosen"
+    assert f"note: compared on the {name}; give others with --data DIR" in capsys.readouterr().err
+
+
+@pytest.mark.slow
 def test_int8_without_other_pictures_says_what_it_was_compared_on(
     photos: Path, tmp_path: Path, monkeypatch, capsys
 ) -> None:
@@ -199,7 +228,7 @@ class TestMistakes:
         [
             ("predict missing.openvino photos", "no such file: missing.openvino"),
             ("predict wrong.aoti.pt2 photos", "is not a package of aot-inductor: it holds no machine code"),
-            ("predict run/model.onnx photos --device cuda", "runs on the CPU here; leave out --device cuda"),
+            ("predict run/model.pt2 photos --device cuda", "runs on the CPU here; leave out --device cuda"),
             (
                 "predict run/pixels.onnx photos --image-size 64",
                 "takes pictures of shape (3, 32, 32, 3), got (3, 64, 64",

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import io
+import os
+import pickle
 from collections.abc import Callable
 from typing import Any
 
 import pytest
+from filelock import FileLock
 from helpers import randomise
 
 from effvit.deploy.export import Exported, export
@@ -41,17 +44,25 @@ def info() -> WeightsInfo:
 
 @pytest.fixture(scope="session")
 def export_once(network: EfficientViT, info: WeightsInfo, tmp_path_factory: pytest.TempPathFactory) -> ExportOnce:
-    made: dict[tuple[Any, ...], tuple[Exported, str]] = {}
+    """Once for all of pytest-xdist's workers too: what one has written, the others read."""
+    folder = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        folder = folder.parent
 
     def once(file_format: str, **arguments: Any) -> tuple[Exported, str]:
-        key = (file_format, *sorted(arguments.items()))
-        if key not in made:
-            path = tmp_path_factory.mktemp("exported") / f"tiny{FORMATS[file_format].suffix}"
-            printed = io.StringIO()
-            with contextlib.redirect_stdout(printed), contextlib.redirect_stderr(printed):
-                result = export(network, path, info=info, image_size=SIZE, file_format=file_format, **arguments)
-            made[key] = result, printed.getvalue()
-        return made[key]
+        key = "-".join([file_format, *(f"{name}={value}" for name, value in sorted(arguments.items()))])
+        place = folder / "exported" / key
+        place.parent.mkdir(exist_ok=True)
+        with FileLock(f"{place}.lock"):
+            if not (kept := place.with_name(f"{key}.result")).exists():
+                place.mkdir(exist_ok=True)
+                printed = io.StringIO()
+                with contextlib.redirect_stdout(printed), contextlib.redirect_stderr(printed):
+                    path = place / f"tiny{FORMATS[file_format].suffix}"
+                    result = export(network, path, info=info, image_size=SIZE, file_format=file_format, **arguments)
+                kept.write_bytes(pickle.dumps((result, printed.getvalue())))
+            found: tuple[Exported, str] = pickle.loads(kept.read_bytes())  # what this file wrote
+        return found
 
     return once
 

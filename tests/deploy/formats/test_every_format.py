@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import sys
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ import torch
 import effvit
 from effvit.data.transforms import normalize
 from effvit.deploy.export import Exported
-from effvit.deploy.formats.base import FileFormat, is_installed
+from effvit.deploy.formats.base import ExportedModel, FileFormat, is_installed
 from effvit.deploy.formats.table import FORMATS, find_format, format_of
 from effvit.deploy.runtimes import any_batch, open_file
 from effvit.deploy.verify import verify
@@ -22,23 +23,25 @@ from effvit.model.network import EfficientViT
 from effvit.preprocessing import Preprocessing
 
 SIZE = (160, 272)
-SLOW = {"aot-inductor"}
-"""Formats that take minutes to write."""
-WRITTEN = [
-    pytest.param(name, marks=[pytest.mark.slow] if name in SLOW else [])
-    for name in ("onnx", "openvino", "torch-export", "aot-inductor")
+PLAIN = ["onnx", "openvino", "torch-export", pytest.param("aot-inductor", marks=pytest.mark.slow)]
+"""Machine code takes minutes to write."""
+SPECIAL = [
+    "onnx",
+    "openvino",
+    *(pytest.param(name, marks=pytest.mark.slow) for name in ("torch-export", "aot-inductor")),
 ]
+"""The program that torch-export keeps is what the ONNX file is made of."""
 PIXELS: dict[str, Any] = {"precision": "fp16", "batch_size": 3, "preprocessing": True}
 """Everything that a plain file is not."""
 
 
-@pytest.fixture(params=WRITTEN)
+@pytest.fixture(params=PLAIN)
 def plain(request: pytest.FixtureRequest, export_once: Any) -> tuple[Exported, str]:
     """float32, any batch, normalised pictures."""
     return _export(request.param, export_once)
 
 
-@pytest.fixture(params=WRITTEN)
+@pytest.fixture(params=SPECIAL)
 def special(request: pytest.FixtureRequest, export_once: Any) -> Exported:
     """float16, three pictures a call, pixels."""
     return _export(request.param, export_once, **PIXELS)[0]
@@ -51,6 +54,12 @@ def _export(name: str, export_once: Any, **arguments: Any) -> tuple[Exported, st
     return result
 
 
+@functools.cache
+def opened(path: Path) -> ExportedModel:
+    """Opened once for all tests here that only ask it: a program of torch takes seconds."""
+    return open_file(path, num_threads=1)
+
+
 def test_the_file_computes_what_the_network_does(plain: tuple[Exported, str], network: EfficientViT) -> None:
     """At batch sizes other than the example's, with windows that are padded and masked."""
     pictures = [torch.randn(batch, 3, *SIZE) for batch in (1, 2, 3, 7, 1)]
@@ -60,7 +69,7 @@ def test_the_file_computes_what_the_network_does(plain: tuple[Exported, str], ne
 
 
 def test_pictures_of_one_batch_are_pictures_alone(plain: tuple[Exported, str]) -> None:
-    model = open_file(plain[0].path, num_threads=1)
+    model = opened(plain[0].path)
     images = torch.randn(3, 3, *SIZE)
     alone = torch.cat([model(image[None]) for image in images])
     torch.testing.assert_close(model(images), alone, rtol=1e-4, atol=1e-5)
@@ -68,7 +77,7 @@ def test_pictures_of_one_batch_are_pictures_alone(plain: tuple[Exported, str]) -
 
 def test_an_answer_stays_what_it_was(plain: tuple[Exported, str]) -> None:
     """A runtime may write its next answer into the same place."""
-    model = open_file(plain[0].path)
+    model = opened(plain[0].path)
     images = torch.randn(2, 3, *SIZE)
     answer = model(images)
     before = answer.clone()
@@ -105,11 +114,11 @@ def test_it_is_all_there_is_and_of_the_size_it_says(plain: tuple[Exported, str])
 @pytest.mark.parametrize("shape", [(2, 3, 160, 271), (1, 1, 160, 272), (3, 160, 272), (1, 1, 3, 160, 272)])
 def test_a_wrong_shape_is_one_line(plain: tuple[Exported, str], shape: tuple[int, ...]) -> None:
     with pytest.raises(ConfigError, match=r"^tiny\.\S+ takes pictures of shape \(any, 3, 160, 272\), got \(.*\)$"):
-        open_file(plain[0].path)(torch.zeros(shape))
+        opened(plain[0].path)(torch.zeros(shape))
 
 
 def test_any_memory_layout_and_float_type_will_do(plain: tuple[Exported, str]) -> None:
-    model = open_file(plain[0].path, num_threads=1)
+    model = opened(plain[0].path)
     images = torch.randn(2, 3, *SIZE)
     expected = model(images)
     assert expected.dtype == torch.float32 and expected.shape == (2, 5)
@@ -139,7 +148,7 @@ def _bytes(path: Path) -> bytes:
 
 def test_pixels_in_half_precision_in_threes(special: Exported, network: EfficientViT) -> None:
     """The normal path, from the same pixels, is what the file must give; in batches of any size through `any_batch`."""
-    model = open_file(special.path, num_threads=1)
+    model = opened(special.path)
     assert model.takes_pixels and model.input_shape == (3, *SIZE, 3)
     assert (model.metadata.precision, model.metadata.batch_size) == ("fp16", 3)
     pixels = torch.randint(0, 256, (7, *SIZE, 3), dtype=torch.uint8)
@@ -154,9 +163,9 @@ def test_pixels_in_half_precision_in_threes(special: Exported, network: Efficien
 @pytest.mark.parametrize("batch_size", [1, 2, 4])
 def test_a_fixed_batch_is_enforced(special: Exported, batch_size: int) -> None:
     with pytest.raises(ConfigError, match=rf"takes pictures of shape \(3, 160, 272, 3\), got \({batch_size}, 160, "):
-        open_file(special.path)(torch.zeros(batch_size, *SIZE, 3, dtype=torch.uint8))
+        opened(special.path)(torch.zeros(batch_size, *SIZE, 3, dtype=torch.uint8))
     with pytest.raises(ConfigError, match=r"takes uint8 pictures, got torch\.float32"):
-        open_file(special.path)(torch.zeros(3, *SIZE, 3))
+        opened(special.path)(torch.zeros(3, *SIZE, 3))
 
 
 @pytest.mark.parametrize("name", FORMATS)

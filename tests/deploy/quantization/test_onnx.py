@@ -39,7 +39,7 @@ def chosen(exported: tuple[Exported, str], tmp_path_factory: pytest.TempPathFact
     record = quantize_onnx(
         exported[0].path,
         path,
-        pictures(16),
+        pictures(8),
         methods=("min-max",),
         max_error=0.006,
         max_float_macs=0.5,
