@@ -339,3 +339,14 @@ def test_a_narrow_head_begins_with_as_strong_a_signal_as_a_wide_one(task: str) -
         return float(head(torch.randn(2, channels, 12, 12)).detach().std())
 
     assert strength(16) == pytest.approx(strength(256), rel=0.5)
+
+
+def test_the_longest_side_grows_with_the_scale() -> None:
+    """Else a wide picture, which the longest side limits, would have one size at every scale from 1 up."""
+    detector = tiny_detector(min_size=64, max_size=96)
+    seen: list[tuple[int, ...]] = []
+    detector.trunk.register_forward_pre_hook(lambda module, inputs: seen.append(tuple(inputs[0].shape[2:])))
+    (image,) = pictures((40, 120))
+    for size in (64, 128):
+        detector([image], [target(image, ((5, 5, 90, 30), 1))], sizes=[size])
+    assert seen == [(32, 96), (64, 192)]

@@ -361,19 +361,23 @@ def test_runs_of_classifiers_and_detectors_are_told_apart(data: DetectionData, t
 
 
 def test_a_file_to_validate_on_has_the_same_classes(data: DetectionData, tmp_path: Path) -> None:
-    others = coco(categories=({"id": 1, "name": "cat"}, {"id": 7, "name": "cow"}))
-    other = write_coco(tmp_path / "other", others)
-    with pytest.raises(DataError, match="has other categories than .*: only one of them has cow, dog"):
-        open_detection_data(
+    def opened_with(name: str) -> DetectionData:
+        other = write_coco(tmp_path / "other", coco(categories=({"id": 1, "name": name}, {"id": 9, "name": "cat"})))
+        return open_detection_data(
             data.source.source, None, val=other, val_images=tmp_path / "other", task="boxes", val_fraction=0.2, seed=0
         )
+
+    by_name = opened_with("dog")  # cat and dog have other ids there
+    assert {thing.label for picture in by_name.val for thing in picture.things} == {by_name.class_names.index("dog")}
+    with pytest.raises(DataError, match="has things of classes that are not known: cow; known: cat, dog"):
+        opened_with("cow")
 
 
 def test_labels_follow_the_names_of_the_classes(data: DetectionData) -> None:
     (first, *_), (other, *_) = data.source.pictures, pictures_with_classes(data.source, ("dog", "ox", "cat"))
     names = data.source.class_names
     assert [("dog", "ox", "cat")[t.label] for t in other.things] == [names[t.label] for t in first.things]
-    with pytest.raises(DataError, match="has things of classes that the detector does not know: dog; it knows cat"):
+    with pytest.raises(DataError, match="has things of classes that are not known: dog; known: cat"):
         pictures_with_classes(data.source, ("cat",))
     only_cats = dataclasses.replace(data.source, pictures=data.source.pictures[1:2])
     (picture,) = pictures_with_classes(only_cats, ("ox", names[only_cats.pictures[0].things[0].label]))

@@ -73,7 +73,9 @@ def evaluate(
             f"{detections} is of `effvit detect predict`, which numbers its pictures itself; --detections takes"
             " detections with the image ids of the COCO file"
         )
-    folder = output or (run.path / "eval" if run is not None and data is None else Path("eval"))
+    folder = output or (
+        run.path / "eval" if run is not None and data is None else Path(f"{source.resolve().stem}-eval")
+    )
     about = {"model": source.resolve().name, "data": name}
     if detections is not None:
         found = read_results(detections, pictures, finder.config.ids)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -79,14 +79,14 @@ def open_detection_data(
         seed: Seed of that choice.
 
     Raises:
-        DataError: If they cannot be used, or a file to validate on has other classes than the one to train on.
+        DataError: If they cannot be used, or there is a thing of a class on the pictures to validate on that the file
+            to train on does not list.
     """
     source = _read(annotations, images, task)
     if val is None:
         train, held_out = split_coco(source, val_fraction, seed)
         return DetectionData(source=source, val_source=None, train=train, val=held_out)
-    other = _read(val, val_images if val_images is not None else images, task)
-    _check_same_classes(source, other)
+    other = _as_numbered(_read(val, val_images if val_images is not None else images, task), source)
     return DetectionData(source=source, val_source=other, train=source.pictures, val=other.pictures)
 
 
@@ -105,14 +105,14 @@ def read_detection_data(run: RunFolder) -> DetectionData:
         val, val_images = places["val_annotations"], places["val_images"]
     # Outside of that: what is wrong with these files is nothing that is wrong with run.json.
     source = _read(annotations, images, task)
-    other = None if val is None else _read(val, val_images, task)
+    other = None if val is None else _as_numbered(_read(val, val_images, task), source)
     with content_of(run.path / "split.json"):
         train, held_out = coco_split_from_dict(read_json(run.path / "split.json"), source, other)
     return DetectionData(source=source, val_source=other, train=train, val=held_out)
 
 
 def pictures_with_classes(data: CocoData, class_names: Sequence[str]) -> tuple[CocoPicture, ...]:
-    """The pictures with labels as a detector numbers them, by the names of the classes.
+    """The pictures with labels as a detector numbers them, or a file to train on, by the names of the classes.
 
     Raises:
         DataError: If there is a thing of a class that the detector does not know.
@@ -122,7 +122,7 @@ def pictures_with_classes(data: CocoData, class_names: Sequence[str]) -> tuple[C
     unknown = [data.class_names[label] for label in sorted(used - labels.keys())]
     if unknown:
         raise DataError(
-            f"{data.source} has things of classes that the detector does not know: {', '.join(unknown[:5])}; it knows"
+            f"{data.source} has things of classes that are not known: {', '.join(unknown[:5])}; known:"
             f" {', '.join(class_names[:5])}" + (", ..." if len(class_names) > 5 else "")
         )
     return tuple(
@@ -136,11 +136,7 @@ def _read(annotations: Path | str, images: Path | str | None, task: str) -> Coco
     return with_masks(data) if task == "masks" else data
 
 
-def _check_same_classes(train: CocoData, val: CocoData) -> None:
-    if (train.class_names, train.category_ids) == (val.class_names, val.category_ids):
-        return
-    differing = sorted(set(train.class_names) ^ set(val.class_names))
-    raise DataError(
-        f"{val.source} has other categories than {train.source}: "
-        + (f"only one of them has {', '.join(differing[:5])}" if differing else "their ids are not the same")
-    )
+def _as_numbered(other: CocoData, source: CocoData) -> CocoData:
+    """A file to validate on with the classes of the file to train on, told by their names: their ids may differ."""
+    pictures = pictures_with_classes(other, source.class_names)
+    return replace(other, pictures=pictures, class_names=source.class_names, category_ids=source.category_ids)

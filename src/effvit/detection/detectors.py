@@ -79,8 +79,8 @@ class Detector(nn.Module):
             targets: In training mode, for each picture `boxes` (N, 4) float, left top right bottom in its pixels,
                 `labels` (N,) int64, positions in the class names, and for masks `masks` (N, H, W) uint8; N may be 0.
             sizes: In training mode, the short side each picture is brought to, in pixels; None for the
-                configuration's. So whoever trains draws them, and nothing is drawn here but the anchors and boxes that
-                Mask R-CNN's losses look at, by torch's generator.
+                configuration's. The longest side it may have grows alike. So whoever trains draws them, and nothing is
+                drawn here but the anchors and boxes that Mask R-CNN's losses look at, by torch's generator.
 
         Returns:
             In training mode the losses by name, each a mean over the pictures (of Mask R-CNN: over the same number
@@ -160,7 +160,7 @@ class Detector(nn.Module):
         if len(sides) != len(pictures):
             raise ConfigError(f"sizes must be one for each of {len(pictures)} pictures, got {len(sides)}")
         pairs = [
-            resized(picture, target, size, max_size=self.config.max_size)
+            resized(picture, target, size, max_size=round(self.config.max_size * size / self.config.min_size))
             for picture, target, size in zip(pictures, targets, sides, strict=True)
         ]
         if self._first_label:
