@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -401,22 +402,33 @@ def test_the_loss_falls_on_real_photos(data_dir: Path) -> None:
     assert losses[-1] < 0.7 * losses[0]
 
 
+class _GoalError(Exception):
+    """The goal is reached, and the rest of the epochs can be spared."""
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize(("task", "wanted", "num_epochs"), [("boxes", 0.9, 300), ("masks", 0.7, 300)])
-def test_a_detector_learns_eight_pictures_by_heart(
-    data_dir: Path, task: str, wanted: float, num_epochs: int, tmp_path: Path
-) -> None:
-    """M0 at 320 pixels, on 8 pictures of COCO: what a detector cannot learn by heart it cannot learn."""
-    source = read_coco(
-        data_dir / "coco_mini" / "annotations" / "instances_train.json", data_dir / "coco_mini" / "train"
-    )
-    few = [picture for picture in source.pictures if 1 <= len(picture.things) <= 6][:8]
-    data = DetectionData(source=source, val_source=None, train=tuple(few), val=tuple(few))
+@pytest.mark.parametrize(("task", "wanted"), [("boxes", 0.9), ("masks", 0.7)])
+def test_a_detector_learns_eight_pictures_by_heart(data_dir: Path, task: str, wanted: float, tmp_path: Path) -> None:
+    """M0 at 320 pixels: what a detector cannot learn by heart it cannot learn. 10 to 20 minutes of one core.
+
+    Pictures in landscape format with few and not too small things, so that a few hundred steps are enough.
+    """
+    train = data_dir / "coco_mini" / "train"
+    source = read_coco(data_dir / "coco_mini" / "annotations" / "instances_train.json", train)
+    few = [
+        picture
+        for picture in source.pictures
+        if picture.width > picture.height
+        and 1 <= len(picture.things) <= 4
+        and all(not thing.is_crowd and thing.area > 70**2 for thing in picture.things)
+    ][:8]
+    assert len(few) == 8
+    # Each four times an epoch: validating is half of the work otherwise.
+    data = DetectionData(source=source, val_source=None, train=tuple(few) * 4, val=tuple(few))
     config = DetectionConfig(
         task=task,
-        epochs=num_epochs,
+        epochs=80,
         batch_size=4,
-        learning_rate=1e-3,
         min_size=320,
         scales=(1.0,),
         flip=0.0,
@@ -424,8 +436,16 @@ def test_a_detector_learns_eight_pictures_by_heart(
         weight_decay=0.0,
         neck_channels=64,
         ema_decay=0.9,
-        patience=0,
     )
-    history = fit_detector(detector_for(data, config), data, config, run_for(tmp_path / "run", data, config))
-    best = max(max(record.val_ap, record.val_ap_ema or 0) for record in history)
-    assert best > wanted
+    reached: list[float] = []
+
+    def on_epoch(record: DetectionEpoch) -> None:
+        reached.append(record.best_score[0])
+        if reached[-1] > wanted:
+            raise _GoalError
+
+    with suppress(_GoalError):
+        fit_detector(
+            detector_for(data, config), data, config, run_for(tmp_path / "run", data, config), on_epoch=on_epoch
+        )
+    assert max(reached) > wanted

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -64,10 +65,11 @@ def write_evaluation(
     folder = make_output_folder(folder)
     names = [entry.name for entry in scores.boxes.classes]
     mistakes = find_mistakes(found, pictures, score=score)
+    shared = os.path.commonpath([picture.path.parent for picture in pictures])  # names without places of this machine
     summary = {**(about or {}), **scores.to_dict(), "mistakes": count_mistakes(mistakes, score=score)}
     summary["worst"] = [
         {
-            "file": entry.picture.name,
+            "file": entry.picture.path.relative_to(shared).as_posix(),
             "image_id": entry.picture.image_id,
             "num_missed": len(entry.missed),
             "num_false_alarms": len(entry.false_alarms),
