@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -19,6 +20,8 @@ from helpers import write_photos
 
 import effvit
 from effvit.cli.main import run
+from effvit.data.digits import write_digits
+from effvit.deploy.speed.benchmark import Record, benchmark
 from effvit.model.checkpoints import save_foreign
 
 TINY = ["--model", "efficientvit_tiny", "--image-size", "32", "--batch-size", "8"]
@@ -34,7 +37,7 @@ def trained(photos: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A finished run of two epochs, exported."""
     folder = tmp_path_factory.mktemp("runs") / "run"
     assert run(["train", str(photos), *TINY, "--epochs", "2", "--output", str(folder)]) == 0
-    assert run(["export", str(folder), "--format", "onnx"]) == 0
+    assert run(["export", str(folder)]) == 0
     return folder
 
 
@@ -67,6 +70,7 @@ class TestResults:
         assert info.class_names == ("gem", "leaf", "ocean", "stone")
         assert info.preprocessing.image_size == (32, 32)
 
+    @pytest.mark.usefixtures("undrawn")
     def test_train_json(self, photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
         arguments = ["train", str(photos), *TINY, "--epochs", "1", "--output", str(tmp_path / "run"), "--json"]
         capsys.readouterr()
@@ -74,6 +78,7 @@ class TestResults:
         result = json.loads(capsys.readouterr().out)
         assert result["run"] == str(tmp_path / "run") and 0 <= result["top1"] <= 1
 
+    @pytest.mark.usefixtures("undrawn")
     def test_set_reaches_any_field(self, photos: Path, tmp_path: Path) -> None:
         settings = ["--set", "learning_rate=0.001", "--set", "augmentation.horizontal_flip=0"]
         folder = tmp_path / "run"
@@ -81,6 +86,7 @@ class TestResults:
         config = json.loads((folder / "run.json").read_text())["config"]
         assert config["learning_rate"] == 0.001 and config["augmentation"]["horizontal_flip"] == 0
 
+    @pytest.mark.usefixtures("undrawn")
     def test_fine_tuning_starts_from_the_weights(self, photos: Path, trained: Path, tmp_path: Path) -> None:
         folder = tmp_path / "run"
         settings = ["--set", "learning_rate=1e-30", "--set", "min_learning_rate=0", "--set", "warmup_learning_rate=0"]
@@ -89,6 +95,7 @@ class TestResults:
         before, after = effvit.load(trained)[0], effvit.load(folder)[0]
         assert (before.head.linear.weight - after.head.linear.weight).abs().max() < 1e-6
 
+    @pytest.mark.usefixtures("undrawn")
     def test_fine_tuning_keeps_the_preprocessing_and_says_where_it_started(
         self, photos: Path, trained: Path, tmp_path: Path
     ) -> None:
@@ -110,7 +117,16 @@ class TestResults:
         assert info.provenance["initial_weights"]["sha256"] == digest
         assert json.loads((folder / "run.json").read_text())["initial_weights"]["sha256"] == digest
 
-    @pytest.mark.parametrize("arguments", [{"mask_padding": False}, {"distilled": True}, {"window": 1}])
+    @pytest.mark.usefixtures("undrawn")
+    @pytest.mark.parametrize(
+        "arguments",
+        [
+            {"mask_padding": False, "distilled": True, "window": 3},
+            pytest.param({"mask_padding": False}, marks=pytest.mark.slow),
+            pytest.param({"distilled": True}, marks=pytest.mark.slow),
+            pytest.param({"window": 1}, marks=pytest.mark.slow),
+        ],
+    )
     def test_a_resumed_run_keeps_the_network_its_weights_brought(
         self, arguments: dict[str, object], photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
@@ -174,6 +190,7 @@ class TestResults:
         assert "gem" in capsys.readouterr().out
         assert json.loads((output / "predictions.json").read_text())[0]["path"] == str(picture)
 
+    @pytest.mark.usefixtures("undrawn")
     def test_another_picture_size(self, trained: Path, photos: Path, tmp_path: Path, capsys) -> None:
         arguments = ["--image-size", "48x64", "--output", str(tmp_path / "eval")]
         assert run(["eval", str(trained), str(photos), *arguments]) == 0
@@ -193,46 +210,65 @@ class TestResults:
 
     def test_export_says_how_it_was_verified(self, trained: Path, tmp_path: Path, capsys) -> None:
         capsys.readouterr()
-        assert run(["export", str(trained), "--output", str(tmp_path / "net.onnx"), "--json"]) == 0
+        output = tmp_path / "net.pt2"
+        assert run(["export", str(trained), "--format", "torch-export", "--output", str(output), "--json"]) == 0
         result = json.loads(capsys.readouterr().out)
         assert result["verification"]["passed"] and result["verification"]["num_pictures"] == 8
         assert result["class_names"] == ["gem", "leaf", "ocean", "stone"]
-        assert (tmp_path / "net.onnx").stat().st_size == result["num_bytes"]
+        assert output.stat().st_size == result["num_bytes"]
 
     def test_export_of_a_name_with_weights(self, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
         path = save_foreign(tmp_path / "w.pth", effvit.create_model("efficientvit_tiny", num_classes=3), "official")
-        output = tmp_path / "named.onnx"
+        output = tmp_path / "named.pt2"
         arguments = ["export", "efficientvit_tiny", "--weights", str(path), "--output", str(output)]
-        assert run([*arguments, "--image-size", "64"]) == 0
-        assert "named.onnx" in capsys.readouterr().out and output.is_file()
+        assert run([*arguments, "--image-size", "64", "--format", "torch-export"]) == 0
+        assert "named.pt2" in capsys.readouterr().out and output.is_file()
 
-    def test_benchmark(self, trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    def test_benchmark(self, trained: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        """A run and its file; what `--output` writes is in cli/test_benchmarking.py."""
         capsys.readouterr()
         arguments = ["benchmark", str(trained), "efficientvit_tiny", str(trained / "model.onnx"), "--batch", "1,2"]
         arguments += ["--rounds", "2", "--seconds", "0.01", "--threads", "1", "--image-size", "32"]
-        assert run([*arguments, "--output", str(tmp_path / "speed"), "--json"]) == 0
+        assert run([*arguments, "--json"]) == 0
         record = json.loads(capsys.readouterr().out)
         assert record["protocol"]["num_threads"] == 1
         assert sum(row["is_control"] for row in record["rows"]) == 2 and len(record["rows"]) == 8
-        assert {path.name for path in (tmp_path / "speed").iterdir()} == {
-            "record.json",
-            "table.md",
-            "plot.png",
-            "page.html",
-        }
-        assert json.loads((tmp_path / "speed" / "record.json").read_text()) == record
 
-    @pytest.mark.parametrize("own", [False, pytest.param(True, marks=pytest.mark.slow)])
-    def test_demo(self, own: bool, photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-        """The whole road, with one epoch."""
+    @pytest.mark.parametrize(
+        "data", ["some digits", *(pytest.param(d, marks=pytest.mark.slow) for d in ("all", "own"))]
+    )
+    def test_demo(
+        self,
+        data: str,
+        photos: Path,
+        tmp_path: Path,
+        monkeypatch: pytest.MonkeyPatch,
+        capsys: pytest.CaptureFixture[str],
+    ) -> None:
+        """The whole road, with one epoch; in the quick test with a few of the digits, and timed hardly at all."""
         output = tmp_path / "demo"
-        assert run(["demo", *([str(photos)] if own else []), "--output", str(output), "--epochs", "1"]) == 0
+        if data == "some digits":
+            monkeypatch.setattr("effvit.cli.demo.write_digits", some_digits)
+            monkeypatch.setattr("effvit.cli.demo.measure", measured_briefly)
+        assert run(["demo", *([str(photos)] if data == "own" else []), "--output", str(output), "--epochs", "1"]) == 0
         folder = output / "runs" / "efficientvit_m0-1"
         text = capsys.readouterr().out
         for name in ("eval/confusion.png", "eval/worst.png", "curves.png", "model.onnx", "overview.png", "weights/"):
             assert name in text and (folder / name).exists()
         record = json.loads((folder / "benchmark.json").read_text())
         assert {row["model"] for row in record["rows"]} >= {"timm/efficientvit_m0", "mobilenetv3_large_100"}
+
+
+def some_digits(folder: Path) -> Path:
+    """The demo's pictures, six of each class."""
+    written = write_digits(folder)
+    for path in (path for part in written.iterdir() for path in sorted(part.iterdir())[6:]):
+        path.unlink()
+    return written
+
+
+def measured_briefly(models: list[Any], **arguments: Any) -> Record:
+    return benchmark(models, **{**arguments, "rounds": 2, "min_round_seconds": 0.01, "warmup_seconds": 0.0})
 
 
 def interrupt(*_: object) -> None:
@@ -255,26 +291,32 @@ def effvit_top1(trained: Path, photos: Path) -> float:
     return right / len(samples)
 
 
-class TestMistakes:
-    @pytest.fixture
-    def bad(self, tmp_path: Path, photos: Path) -> Path:
-        (tmp_path / "empty").mkdir()
-        write_photos(tmp_path / "one-class", classes=("alone",), count=3)
-        write_photos(tmp_path / "hollow", classes=("full", "other"), count=3)
-        (tmp_path / "hollow" / "nothing").mkdir()
-        write_photos(tmp_path / "strangers", classes=("gem", "unicorn"), count=2)
-        write_photos(tmp_path / "caps" / "train", classes=("gem", "leaf"), count=2)
-        write_photos(tmp_path / "caps" / "dev", classes=("gem", "leaf"), count=2)
-        (tmp_path / "file").write_text("a file")
-        (tmp_path / "noise.pth").write_bytes(b"noise")
-        (tmp_path / "bad.jpg").write_bytes(b"noise")
-        (tmp_path / "noise.onnx").write_bytes(b"noise")
-        save_foreign(tmp_path / "m1.pth", effvit.create_model("efficientvit_m1", num_classes=4), "official")
-        shutil.copytree(photos, tmp_path / "corrupt")
-        for number in range(4):
-            (tmp_path / "corrupt" / "gem" / f"{number}.png").write_bytes(b"noise")
-        return tmp_path
+@pytest.fixture(scope="module")
+def bad(tmp_path_factory: pytest.TempPathFactory, photos: Path, trained: Path) -> Path:
+    """No test leaves anything in it."""
+    tmp_path = tmp_path_factory.mktemp("bad")
+    (tmp_path / "empty").mkdir()
+    write_photos(tmp_path / "one-class", classes=("alone",), count=3)
+    write_photos(tmp_path / "hollow", classes=("full", "other"), count=3)
+    (tmp_path / "hollow" / "nothing").mkdir()
+    write_photos(tmp_path / "strangers", classes=("gem", "unicorn"), count=2)
+    write_photos(tmp_path / "caps" / "train", classes=("gem", "leaf"), count=2)
+    write_photos(tmp_path / "caps" / "dev", classes=("gem", "leaf"), count=2)
+    (tmp_path / "file").write_text("a file")
+    (tmp_path / "noise.pth").write_bytes(b"noise")
+    (tmp_path / "bad.jpg").write_bytes(b"noise")
+    (tmp_path / "noise.onnx").write_bytes(b"noise")
+    save_foreign(tmp_path / "m1.pth", effvit.create_model("efficientvit_m1", num_classes=4), "official")
+    shutil.copytree(photos, tmp_path / "corrupt")
+    for number in range(4):
+        (tmp_path / "corrupt" / "gem" / f"{number}.png").write_bytes(b"noise")
+    (tmp_path / "photos").symlink_to(photos)
+    (tmp_path / "run").symlink_to(trained)
+    damage(trained, tmp_path)
+    return tmp_path
 
+
+class TestMistakes:
     @pytest.mark.parametrize(
         ("arguments", "message"),
         [
@@ -376,12 +418,7 @@ class TestMistakes:
             ("dmeo", "No such command 'dmeo'"),
         ],
     )
-    def test_one_line(
-        self, arguments: str, message: str, bad: Path, photos: Path, trained: Path, monkeypatch, capsys
-    ) -> None:
-        (bad / "photos").symlink_to(photos)
-        (bad / "run").symlink_to(trained)
-        damage(trained, bad)
+    def test_one_line(self, arguments: str, message: str, bad: Path, monkeypatch, capsys) -> None:
         before = snapshot(bad)
         monkeypatch.chdir(bad)
         line = one_line(arguments.split(), capsys)
@@ -399,6 +436,7 @@ class TestMistakes:
             ["train", str(photos), "--output", str(folder / "run")], capsys
         )
 
+    @pytest.mark.usefixtures("undrawn")
     def test_one_corrupt_picture_is_reported_and_counted(self, photos: Path, tmp_path: Path, capsys) -> None:
         data = tmp_path / "data"
         shutil.copytree(photos, data)
@@ -406,8 +444,8 @@ class TestMistakes:
         assert run(["train", str(data), *TINY, "--epochs", "1", "--output", str(tmp_path / "run")]) == 0
         assert "1 unreadable" in capsys.readouterr().err
 
-    def test_too_many_corrupt_pictures_end_the_run(self, bad: Path, capsys) -> None:
-        folder = bad / "run"
+    def test_too_many_corrupt_pictures_end_the_run(self, bad: Path, tmp_path: Path, capsys) -> None:
+        folder = tmp_path / "run"
         assert run(["train", str(bad / "corrupt"), *TINY, "--epochs", "1", "--output", str(folder)]) == 2
         captured = capsys.readouterr()
         assert captured.err.splitlines()[-1].startswith("error: at least 2 of 24 pictures cannot be read")
@@ -440,9 +478,13 @@ def start(arguments: list[str]) -> subprocess.Popen[str]:
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
-@pytest.mark.parametrize("how", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.slow), signal.SIGKILL])
+# Of SIGKILL, train/test_resume.py is the quick test.
+@pytest.mark.usefixtures("undrawn")
+@pytest.mark.parametrize(
+    "how", [signal.SIGINT, *(pytest.param(one, marks=pytest.mark.slow) for one in (signal.SIGTERM, signal.SIGKILL))]
+)
 def test_an_interrupted_run_continues_to_the_same_weights(how: signal.Signals, photos: Path, tmp_path: Path) -> None:
-    arguments = ["train", str(photos), *TINY, "--epochs", "30", "--output"]
+    arguments = ["train", str(photos), *TINY, "--epochs", "12", "--output"]
     whole, cut = tmp_path / "whole", tmp_path / "cut"
     process = start([*arguments, str(cut)])
     deadline = time.monotonic() + 120

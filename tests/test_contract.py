@@ -131,7 +131,7 @@ def test_autocast_trains() -> None:
     assert all(parameter.grad is not None and parameter.grad.isfinite().all() for parameter in model.parameters())
 
 
-@pytest.mark.parametrize("size", [(64, 64), (250, 130)])
+@pytest.mark.parametrize("size", [pytest.param((64, 64), marks=pytest.mark.slow), (250, 130)])
 def test_compiles_without_a_break(size: tuple[int, int]) -> None:
     model = network().double().eval()
     compiled = torch.compile(model, fullgraph=True, backend="aot_eager")
@@ -162,7 +162,7 @@ def test_compiles_with_inductor(name: str) -> None:
     torch.compiler.reset()
 
 
-@pytest.mark.parametrize("size", [(64, 64), (250, 130)])
+@pytest.mark.parametrize("size", [pytest.param((64, 64), marks=pytest.mark.slow), (250, 130)])
 def test_exports_with_a_dynamic_batch(size: tuple[int, int]) -> None:
     model = network().double().eval()
     batch = torch.export.Dim("batch", min=1, max=64)

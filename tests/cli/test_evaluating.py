@@ -26,6 +26,8 @@ from effvit.data.transforms import eval_transform, normalize
 from effvit.model.checkpoints import WeightsInfo, save, save_foreign
 from effvit.preprocessing import Preprocessing
 
+pytestmark = pytest.mark.usefixtures("undrawn")
+
 SQUEEZENET = "torchvision:squeezenet1_1"
 
 

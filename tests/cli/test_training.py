@@ -17,6 +17,8 @@ import effvit
 from effvit.cli.main import run
 from effvit.train.runs import RunFolder
 
+pytestmark = pytest.mark.usefixtures("undrawn")
+
 TINY = ["--model", "efficientvit_tiny", "--image-size", "32", "--workers", "0", "--device", "cpu"]
 
 
@@ -69,7 +71,10 @@ def test_dry_run_trains_nothing(photos: Path, tmp_path: Path, capsys: pytest.Cap
     ("setting", "message"),
     [
         ("distillation.teacher=timm:nope", "nope"),
-        ("accumulation=10000", "batch_size must be at least 2 for each of 1 processes x 10000 micro-batches"),
+        (
+            "accumulation=10000",
+            "(1 with freeze_norm=true) for each of 1 processes x 10000 micro-batches, so 20000, got 64",
+        ),
         ("recipe=imagenet", "a recipe is a whole set of settings: give it as --recipe imagenet"),
     ],
 )

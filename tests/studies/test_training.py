@@ -17,6 +17,8 @@ from effvit.studies.training import Entrant, train_all, train_entrant
 from effvit.train.config import TrainConfig
 from effvit.train.runs import RunFolder
 
+pytestmark = pytest.mark.usefixtures("undrawn")
+
 
 def tiny(name: str = "tiny", **options: bool) -> Entrant:
     def make() -> nn.Module:
