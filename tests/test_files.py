@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from effvit.errors import RunError
-from effvit.files import atomic_folder, size_in_bytes
+from effvit.files import atomic_folder, read_json, size_in_bytes, write_text
 
 
 def fill(folder: Path, text: str) -> Path:
@@ -75,3 +75,16 @@ def test_size_counts_all_files(tmp_path: Path) -> None:
     folder = fill(tmp_path / "a", "four")
     (folder / "b").write_text("six...")
     assert size_in_bytes(folder) == 10 and size_in_bytes(folder / "b") == 6
+
+
+def test_a_long_name_can_be_written(tmp_path: Path) -> None:
+    for name in (f"{'n' * 248}.txt", f"{'ä' * 125}.txt"):  # 252 and 254 bytes of 255
+        write_text(tmp_path / name, "text")
+        assert (tmp_path / name).read_text() == "text"
+    assert len(list(tmp_path.iterdir())) == 2
+
+
+def test_json_that_is_too_deep_is_one_line(tmp_path: Path) -> None:
+    (tmp_path / "deep.json").write_text("[" * 200_000)
+    with pytest.raises(RunError, match="deep.json is not valid JSON: maximum recursion depth"):
+        read_json(tmp_path / "deep.json")

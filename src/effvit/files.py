@@ -14,6 +14,9 @@ from typing import Any
 
 from effvit.errors import RunError
 
+_MOST_BYTES = 200
+"""Of a name that becomes part of a temporary one."""
+
 
 @contextmanager
 def atomic_path(path: Path | str) -> Iterator[Path]:
@@ -26,7 +29,7 @@ def atomic_path(path: Path | str) -> Iterator[Path]:
         RunError: If the place cannot be written.
     """
     path = Path(path)
-    temporary = path.with_name(f".{path.stem}.{os.getpid()}.partial{path.suffix}")
+    temporary = path.with_name(f".{_short(path.stem)}.{os.getpid()}.partial{path.suffix}")
     try:
         yield temporary
         temporary.replace(path)
@@ -47,7 +50,7 @@ def atomic_folder(path: Path | str) -> Iterator[Path]:
         RunError: If the place cannot be written.
     """
     path = Path(path)
-    old = path.with_name(f".{path.stem}.{os.getpid()}.old{path.suffix}")
+    old = path.with_name(f".{_short(path.stem)}.{os.getpid()}.old{path.suffix}")
     try:
         with atomic_path(path) as temporary:
             yield temporary
@@ -57,6 +60,11 @@ def atomic_folder(path: Path | str) -> Iterator[Path]:
         if old.exists() and not path.exists():
             old.replace(path)
         remove(old)
+
+
+def _short(stem: str) -> str:
+    """A name cut so that more can be put around it: names may have 255 bytes, and a letter takes up to 4."""
+    return stem if len(os.fsencode(stem)) <= _MOST_BYTES else stem[: _MOST_BYTES // 4]
 
 
 def remove(path: Path) -> None:
@@ -90,7 +98,7 @@ def read_json(path: Path | str) -> Any:
         return json.loads(Path(path).read_text(encoding="utf-8"))
     except OSError as error:
         raise RunError(f"cannot read {path}: {error.strerror or error}") from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise RunError(f"{path} is not valid JSON: {error}") from error
 
 

@@ -113,7 +113,7 @@ def test_what_cannot_be_asked_for_is_one_line(
         (["train", "--data", path, "--recipe", "coco"], "unknown recipe of detection 'coco'"),
         (["train", "--data", path, "--task", "faces"], "task must be one of boxes, masks, got 'faces'"),
         (["train", "--data", path, "--task", "masks"], "no masks to learn from"),
-        (["train", "--data", path, "--image-size", "5"], "min_size must be in 32..8192, got 5"),
+        (["train", "--data", path, "--image-size", "5"], "--image-size must be in 32..8192 pixels, got 5"),
         (["train", "--data", path, "--epochs", "2", "--set", "epochs=3"], "epochs is given by a flag and by --set"),
         (["train", "--data", path, "--model", "efficientvit_tiny", *FAST, "--output", str(trained)], "is not empty"),
         (["train", "--resume", str(trained), "--epochs", "9"], "leave out --epochs"),

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from detectors import tiny_detector
 from made_detections import MadeDetector, detections
 from PIL import Image
 
@@ -162,3 +163,11 @@ def test_interrupted_video_leaves_nothing(tmp_path: Path) -> None:
     with pytest.raises(RunError, match=r"^cannot write .*no folder/out.mp4: No such file or directory$"):
         predict_video(MadeDetector(CONFIG, {}), source, tmp_path / "no folder" / "out.mp4", score=0.3)
     assert [path.name for path in tmp_path.iterdir()] == ["in.mp4"]
+
+
+def test_a_picture_that_is_too_narrow_is_named_and_the_rest_goes_on(tmp_path: Path) -> None:
+    Image.new("RGB", (3000, 4)).save(tmp_path / "a.png")
+    Image.new("RGB", (40, 30)).save(tmp_path / "b.png")
+    found = list(predict_pictures(tiny_detector(), [tmp_path / "a.png", tmp_path / "b.png"], score=0.5))
+    assert found[0].error is not None and found[1].error is None
+    assert "a.png: a picture of 3000 x 4 pixels is too narrow: one side may be 160 times" in found[0].error

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from contextlib import nullcontext
 from typing import Annotated
 
 import typer
 
 from effvit.cli.options import Json, Output, SpacedLists, check_positive, check_threads, command_line, parse_size
+from effvit.errors import ConfigError
 
 
 def register(group: typer.Typer) -> None:
@@ -47,6 +49,8 @@ def benchmark(
 
     check_positive(threads=threads, rounds=rounds, boxes=boxes)
     check_threads(threads)
+    if not 0 < seconds < math.inf:
+        raise ConfigError(f"--seconds must be a finite number above 0, got {seconds}")
     size = parse_size(image_size)
     assert size is not None
     with nullcontext() if output is None else output_folder(output) as folder:

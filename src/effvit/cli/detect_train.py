@@ -60,8 +60,12 @@ def train(
     from effvit.cli.detect_jobs import evaluate_detection_run, resume_detector, start_detector
     from effvit.cli.detect_tables import scores_table
     from effvit.cli.render import SPEAKS, emit, say
+    from effvit.detection.config import MIN_SIDE
+    from effvit.preprocessing import MAX_IMAGE_SIZE
     from effvit.train.distributed import joined
 
+    if image_size is not None and not MIN_SIDE <= image_size <= MAX_IMAGE_SIZE:
+        raise ConfigError(f"--image-size must be in {MIN_SIDE}..{MAX_IMAGE_SIZE} pixels, got {image_size}")
     flags: dict[str, Any] = {
         "model": model,
         "task": task,

@@ -16,7 +16,9 @@ from effvit.data.coco_pictures import read_coco_picture
 from effvit.data.coco_records import CocoPicture
 from effvit.data.loaders import Unreadable
 from effvit.data.order import Order
+from effvit.data.samples import one_line
 from effvit.data.views import ViewDataset, ViewLoader
+from effvit.detection.inputs import check_not_too_narrow
 from effvit.detection.train_config import DetectionConfig
 from effvit.errors import DataError
 from effvit.train.distributed import num_processes, rank
@@ -114,6 +116,7 @@ class _Pictures(ViewDataset[_Item]):
         self.samples = samples
         self.training = training
         self.with_masks = config.task == "masks"
+        self.longest = round(config.long_side * (min(config.scales) if training else 1))
         jitter, self.flip = config.color_jitter, config.flip
         self.colors = v2.ColorJitter(brightness=jitter, contrast=jitter, saturation=jitter) if jitter else None
 
@@ -121,12 +124,19 @@ class _Pictures(ViewDataset[_Item]):
         picture = self.samples[position]
         try:
             image = F.pil_to_tensor(read_coco_picture(picture))
+            self._check_sides(picture)
             target = target_of(picture, with_masks=self.with_masks) if self.training else {}
         except DataError as error:
             return _Item(position, None, {}, str(error))
         if self.training:
             image, target = self._varied(image, target)
         return _Item(position, image, target, "")
+
+    def _check_sides(self, picture: CocoPicture) -> None:
+        try:
+            check_not_too_narrow(picture.height, picture.width, self.longest)
+        except DataError as error:
+            raise DataError(f"cannot use picture {one_line(picture.name)}: {error}") from error
 
     def _varied(self, image: Tensor, target: dict[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
         if torch.rand(()) < self.flip:

@@ -15,7 +15,7 @@ from torchvision.ops import clip_boxes_to_image
 from effvit.detection.architectures import Trunk, mask_rcnn, retinanet
 from effvit.detection.backbones import Backbone, find_backbone
 from effvit.detection.config import DetectorConfig
-from effvit.detection.inputs import as_pictures, check_targets, resized
+from effvit.detection.inputs import as_pictures, check_not_too_narrow, check_targets, resized
 from effvit.detection.neck import PYRAMIDS, PyramidNeck
 from effvit.detection.parameters import detector_groups, undecayed_names
 from effvit.detection.records import Detections
@@ -92,6 +92,8 @@ class Detector(nn.Module):
             ConfigError: If targets or sizes come in the wrong mode, or their number is not the pictures'.
         """
         pictures = as_pictures(images, self._dtype())
+        for picture in pictures:
+            check_not_too_narrow(picture.shape[1], picture.shape[2], self.config.max_size)
         if self.training:
             return self._losses(pictures, targets, sizes)
         if targets is not None or sizes is not None:

@@ -14,6 +14,7 @@ from effvit.deploy.formats.onnx import open_session
 from effvit.deploy.metadata import FileMetadata
 from effvit.detection.config import DetectorConfig
 from effvit.detection.detectors import MASK_THRESHOLD
+from effvit.detection.inputs import check_not_too_narrow
 from effvit.detection.records import Detections
 from effvit.errors import ConfigError, DataError, WeightsError
 
@@ -84,6 +85,7 @@ class ExportedDetector:
     def _detect(self, image: Tensor) -> Detections:
         if image.dim() != 3 or image.shape[0] != 3 or image.dtype != torch.uint8 or 0 in image.shape:
             raise DataError(f"a picture must be uint8 (3, height, width), got {image.dtype} {tuple(image.shape)}")
+        check_not_too_narrow(image.shape[1], image.shape[2], self.config.max_size)
         height, width = image.shape[1:]
         if self.picture_size not in (None, (height, width)):
             raise ConfigError(

@@ -32,6 +32,23 @@ def as_pictures(images: Sequence[Tensor], dtype: torch.dtype) -> list[Tensor]:
     return [image.to(dtype) if image.is_floating_point() else image.to(dtype) / 255 for image in images]
 
 
+def check_not_too_narrow(height: int, width: int, max_size: int) -> None:
+    """Refuse a picture whose short side would be less than a pixel once its long side fits.
+
+    Args:
+        height: Of the picture, in pixels.
+        width: Of the picture, in pixels.
+        max_size: Longest side it may have in the network, in pixels.
+
+    Raises:
+        DataError: If it is so.
+    """
+    if max(height, width) > max_size * min(height, width):
+        raise DataError(
+            f"a picture of {width} x {height} pixels is too narrow: one side may be {max_size} times the other at most"
+        )
+
+
 def check_targets(
     pictures: Sequence[Tensor], targets: Sequence[Mapping[str, Tensor]] | None, *, num_classes: int, task: str
 ) -> list[Target]:

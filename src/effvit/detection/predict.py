@@ -13,6 +13,7 @@ from torch import Tensor
 from torchvision.transforms.v2.functional import pil_to_tensor
 
 from effvit.data.pictures import read_picture
+from effvit.data.samples import one_line
 from effvit.detection.finders import Finder
 from effvit.detection.records import Detections
 from effvit.errors import ConfigError, DataError, RunError
@@ -55,10 +56,11 @@ def predict_pictures(
     for done, path in enumerate(paths, start=1):
         try:
             picture = read_picture(path)
+            found = find_things(finder, pil_to_tensor(picture), score=score, name=str(path))
         except DataError as error:
             yield FoundOn(path, None, None, str(error))
         else:
-            yield FoundOn(path, picture, find_things(finder, pil_to_tensor(picture), score=score, name=str(path)))
+            yield FoundOn(path, picture, found)
         if on_picture is not None:
             on_picture(done, len(paths))
 
@@ -73,10 +75,14 @@ def find_things(finder: Finder, pixels: Tensor, *, score: float, name: str) -> D
         name: The picture, for the message.
 
     Raises:
+        DataError: If the detector does not take the picture; names it.
         RunError: If a box or a score is not finite.
     """
-    with torch.inference_mode():
-        (found,) = finder.detect([pixels])
+    try:
+        with torch.inference_mode():
+            (found,) = finder.detect([pixels])
+    except DataError as error:
+        raise DataError(f"cannot use picture {one_line(name)}: {error}") from error
     if not found.boxes.isfinite().all() or not found.scores.isfinite().all():
         raise RunError(f"the detector gives boxes or scores of {name} that are not finite (nan or inf)")
     sure = found.above(score)
