@@ -138,5 +138,8 @@ def test_what_was_gathered_is_in_the_order_of_the_processes() -> None:
 
 def test_a_batch_too_small_for_its_processes_is_refused(config: TrainConfig, data: PictureData, tmp_path: Path) -> None:
     small = dataclasses.replace(config, batch_size=6, accumulation=4)
-    with pytest.raises(ConfigError, match="batch_size must be at least 2 for each of 1 processes x 4 .*so 8, got 6"):
+    with pytest.raises(
+        ConfigError,
+        match="batch_size must be at least 2 .1 with freeze_norm=true. for each of 1 processes x 4 .*so 8, got 6",
+    ):
         trained(tmp_path / "run", small, data)
