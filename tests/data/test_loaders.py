@@ -16,11 +16,11 @@ from PIL import Image
 from effvit.data.augmentation import Augmentation
 from effvit.data.datasets import find_samples
 from effvit.data.loaders import Batch, PictureLoader, Unreadable, UnreadableCount
-from effvit.data.views import dead_workers_in_one_line
 from effvit.data.order import Order
 from effvit.data.randomness import derive_seed
 from effvit.data.samples import Sample
 from effvit.data.transforms import Transform, eval_transform, train_transform
+from effvit.data.views import dead_workers_in_one_line
 from effvit.errors import ConfigError, DataError, RunError
 from effvit.preprocessing import Preprocessing
 
