@@ -66,3 +66,21 @@ def test_nothing_found_proves_nothing() -> None:
     assert not compare_detections(nothing, nothing, [PICTURE]).passed
     with pytest.raises(ConfigError, match="at least one picture, got none"):
         compare_detections(nothing, nothing, [])
+
+
+def test_a_choice_between_equal_scores_is_no_disagreement() -> None:
+    def one_of(box: tuple[float, ...], score: float) -> Detections:
+        boxes = torch.tensor([[5, 5, 25, 25], box], dtype=torch.float32)
+        return Detections(boxes=boxes, scores=torch.tensor([0.9, score]), labels=torch.tensor([0, 1]))
+
+    def check(first: Detections, second: Detections) -> Agreement:
+        return compare_detections(lambda _: [first], lambda _: [second], [PICTURE])
+
+    here, overlapping, elsewhere = (10, 10, 30, 30), (10, 13, 30, 33), (30, 2, 40, 9)
+    suppressed = check(one_of(here, 0.5), one_of(overlapping, 0.5 + 1e-6))
+    assert suppressed.passed and (suppressed.num_unmatched, suppressed.num_tied) == (0, 2)
+    last = check(one_of(here, 0.5), one_of(elsewhere, 0.5 + 1e-6))
+    assert last.passed and "2 by a tie of scores" in str(last)
+    assert not check(one_of(here, 0.5), one_of(overlapping, 0.51)).passed, "scores that differ are no tie"
+    first = one_of(here, 0.5)
+    assert not check(first, first.above(0.6)).passed, "who keeps fewer has lost one"

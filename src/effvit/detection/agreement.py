@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torchvision.ops import box_iou
 
 from effvit.detection.records import Detections
 from effvit.errors import ConfigError
@@ -22,6 +23,10 @@ MASK_TOLERANCE = 0.02
 UNMATCHED_TOLERANCE = 0.01
 """Largest allowed share of all detections of both that only one of the two has: rounding decides on which side of the
 score threshold, or of the overlap of suppression, a box falls."""
+_TIE = 1e-5
+"""Largest difference of two scores of which rounding may decide which is higher."""
+_OVERLAP = 0.45
+"""Overlap (IoU) from which on one of two boxes may suppress the other: detectors here have .5."""
 _SAME = 1.0
 """Largest difference of a coordinate, in pixels, with which two boxes of one label are taken for the same."""
 
@@ -36,6 +41,9 @@ class Agreement:
     """What the two found on them, together."""
     num_unmatched: int
     """What only one of the two found: another label, another place, or not at all."""
+    num_tied: int = 0
+    """Further detections that only one found, because rounding chose between equal scores: which of two boxes
+    suppresses the other, or which is the last that is kept. A detector that has hardly learnt has many."""
     max_box_error: float
     """Largest difference of a coordinate in a pair, in pixels of the picture."""
     max_score_error: float
@@ -71,9 +79,10 @@ class Agreement:
         masks = (
             "" if self.mask_iou is None else f", IoU of the masks {self.mask_iou:.5f} (at least {1 - MASK_TOLERANCE})"
         )
+        tied = f", {self.num_tied} by a tie of scores" if self.num_tied else ""
         return (
             f"{self.num_detections} detections on {self.num_pictures} pictures, {self.num_unmatched} without a match"
-            f" (allowed: {UNMATCHED_TOLERANCE:.0%}), labels of the others equal, largest error of a box"
+            f" (allowed: {UNMATCHED_TOLERANCE:.0%}){tied}, labels of the others equal, largest error of a box"
             f" {self.max_box_error:.2g} pixels (allowed: {BOX_TOLERANCE}), of a score {self.max_score_error:.2g}"
             f" (allowed: {SCORE_TOLERANCE}){masks}"
         )
@@ -94,7 +103,7 @@ def compare_detections(
     Raises:
         ConfigError: If there is no picture.
     """
-    num_pictures = num_detections = num_unmatched = common = union = 0
+    num_pictures = num_detections = num_unmatched = num_tied = common = union = 0
     box_errors, score_errors = [0.0], [0.0]
     has_masks = False
     for picture in pictures:
@@ -102,7 +111,9 @@ def compare_detections(
         pairs = matched(expected, actual)
         num_pictures += 1
         num_detections += len(expected) + len(actual)
-        num_unmatched += len(expected) + len(actual) - 2 * len(pairs)
+        tied = _num_tied(expected, actual, {i for i, _ in pairs}) + _num_tied(actual, expected, {j for _, j in pairs})
+        num_tied += tied
+        num_unmatched += len(expected) + len(actual) - 2 * len(pairs) - tied
         if not pairs:
             continue
         first, second = torch.tensor(pairs).unbind(1)
@@ -119,10 +130,23 @@ def compare_detections(
         num_pictures=num_pictures,
         num_detections=num_detections,
         num_unmatched=num_unmatched,
+        num_tied=num_tied,
         max_box_error=max(box_errors),
         max_score_error=max(score_errors),
         mask_iou=(common / union if union else 1.0) if has_masks else None,
     )
+
+
+def _num_tied(found: Detections, other: Detections, paired: set[int]) -> int:
+    """How many of the detections without a partner lack it by a tie alone."""
+    if not len(other):
+        return 0
+    overlaps = box_iou(found.boxes, other.boxes)
+    close = (found.scores[:, None] - other.scores[None, :]).abs() <= _TIE
+    rival = ((overlaps >= _OVERLAP) & close & (found.labels[:, None] == other.labels[None, :])).any(1)
+    # Both kept as many, so one that was left out for another of the same score was the last to be kept.
+    last = (found.scores <= other.scores.min() + _TIE) & (len(found) == len(other))
+    return sum(bool(rival[i] or last[i]) for i in range(len(found)) if i not in paired)
 
 
 def matched(expected: Detections, actual: Detections) -> list[tuple[int, int]]:
