@@ -126,8 +126,9 @@ def test_odd_sizes_masks_and_batches(form: str, size: tuple[int, int]) -> None:
 
 
 @pytest.mark.parametrize("changes", ABLATIONS.values(), ids=list(ABLATIONS))
-@pytest.mark.parametrize("distilled", [False, True])
+@pytest.mark.parametrize("distilled", [False, pytest.param(True, marks=pytest.mark.slow)])
 def test_every_ablation_computes_the_same(changes: dict[str, object], distilled: bool) -> None:
+    """The second head is that of every variant above."""
     model = build(ablation(**changes), distilled=distilled)
     assert isinstance(rewrite(model), DeployedEfficientViT)
     assert worst(model, *SIZES) < TOLERANCE
@@ -225,7 +226,13 @@ def test_a_wrong_fold_is_seen(
     assert best(model, (97, 130)) > SEEN
 
 
-@pytest.mark.parametrize("index", range(len(norms(create_model("efficientvit_tiny")))))
+@pytest.mark.parametrize(
+    "index",  # a third of the layers; all of them take a quarter of a minute
+    [
+        pytest.param(index, marks=[pytest.mark.slow] if index % 3 else [])
+        for index in range(len(norms(create_model("efficientvit_tiny"))))
+    ],
+)
 def test_one_wrong_norm_anywhere_is_seen(index: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """No layer hides from the comparison: a mean forgotten in any single one shows.
 
