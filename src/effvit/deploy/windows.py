@@ -35,8 +35,8 @@ class WindowGrid:
 
     @cached_property
     def is_symbolic(self) -> bool:
-        """Whether the size of the map is not known yet."""
-        return not (type(self.height) is int and type(self.width) is int)
+        """Whether the size of the map is not known yet; torch.jit traces with tensors that have one."""
+        return any(type(side) is not int and not isinstance(side, Tensor) for side in (self.height, self.width))
 
     @cached_property
     def is_whole(self) -> bool:
