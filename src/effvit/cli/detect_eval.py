@@ -42,19 +42,15 @@ def evaluate(
     as_json: Json = False,
 ) -> None:
     """Score a detector as COCO does: all 12 numbers, each class, precision-recall curves, the worst pictures."""
-    from effvit.cli.detect_jobs import (
-        evaluate_finder,
-        labelled_pictures,
-        open_source,
-        read_detection_config,
-        write_scores,
-    )
+    from effvit.cli.detect_jobs import evaluate_finder, labelled_pictures, open_source, write_scores
     from effvit.cli.detect_output import is_prediction
     from effvit.cli.detect_tables import scores_table
     from effvit.cli.render import emit, say
     from effvit.detection.coco_json import read_results
     from effvit.detection.data import read_detection_data
     from effvit.detection.predict import check_score
+    from effvit.detection.task import DETECTION
+    from effvit.detection.train_config import DetectionConfig
 
     check_score(score)
     if data is None and images is not None:
@@ -82,7 +78,7 @@ def evaluate(
         about["detections"] = detections.name
         summary = write_scores(finder, found, pictures, folder, about=about, score=score)
     else:
-        share = None if run is None else read_detection_config(run).max_unreadable
+        share = None if run is None else run.read_config_as(DETECTION, DetectionConfig).max_unreadable
         summary = evaluate_finder(
             finder, pictures, folder, workers=workers, about=about, score=score, max_unreadable=share
         )

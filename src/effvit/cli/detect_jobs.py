@@ -2,20 +2,34 @@
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from effvit.cli.evaluation_jobs import device_here, say_unreadable
-from effvit.cli.render import TrainingProgress, progress, say
-from effvit.data.coco import read_coco, with_masks
+from effvit.cli.render import progress, say
+from effvit.cli.training_runs import (
+    continued,
+    on_known_device,
+    say_left_out,
+    say_where_it_stands,
+    taken_back_if_untrained,
+    together,
+    train_with_progress,
+)
 from effvit.detection.backbones import find_backbone
 from effvit.detection.batches import DetectionLoader
-from effvit.detection.data import DetectionData, open_detection_data, pictures_with_classes, read_detection_data
+from effvit.detection.data import (
+    DetectionData,
+    open_detection_data,
+    pictures_with_classes,
+    read_detection_data,
+    read_things,
+)
 from effvit.detection.detectors import Detector, create_detector, detector_on
 from effvit.detection.finders import Finder, open_finder
 from effvit.detection.kept import KeptDetections
@@ -24,10 +38,9 @@ from effvit.detection.report import write_evaluation
 from effvit.detection.saving import load_detector
 from effvit.detection.task import DETECTION, detector_config, find_all, fit_detector, scores_of
 from effvit.detection.train_config import DetectionConfig
-from effvit.device import find_device
 from effvit.environment import environment
 from effvit.model.variants import TIMM_PREFIX, VARIANTS
-from effvit.train.distributed import is_main, local_device, num_processes, on_main
+from effvit.train.distributed import num_processes, on_main
 from effvit.train.run_config import replace_fields
 from effvit.train.runs import RunFolder, content_of, next_run_path
 from effvit.train.tensorboard import import_tensorboard
@@ -52,10 +65,7 @@ def start_detector(
         output: The run folder; None for a new one in `runs/`.
         command: The command line, for the record.
     """
-    config = replace_fields(detection_recipe(recipe or "small"), assignments)
-    find_device(local_device(config.device))
-    if config.device == "auto":
-        config = replace(config, device=find_device("auto").type)
+    config = on_known_device(replace_fields(detection_recipe(recipe or "small"), assignments))
     if config.tensorboard:
         import_tensorboard()
     # One process looks for all: that the files cannot be used is said once.
@@ -100,39 +110,19 @@ def start_detector(
             "note: freeze_norm keeps the statistics of batch normalisation as they are, and random weights have none;"
             " give --weights, or --set freeze_norm=false"
         )
-    try:
+    with taken_back_if_untrained(run):
         _fit(detector, data, config, run, resume=False)
-    except BaseException:
-        if is_main() and not run.checkpoint.is_file():
-            run.discard()  # nothing was trained: a setting was refused at the last moment
-        raise
     return run
 
 
 def resume_detector(path: Path, *, device: str | None, workers: int | None) -> RunFolder:
     """Continue a detector's run from its last checkpoint, by default where it was."""
     run = RunFolder.open(path)
-    run.refuse_other_task(DETECTION)
-    record, config = run.read_record(), read_detection_config(run)
+    config = continued(run.read_config_as(DETECTION, DetectionConfig), device=device, workers=workers)
     with content_of(run.path / "run.json"):
-        backbone = record["detector"]["backbone"]
-    device = device or config.device
-    config = replace(
-        config,
-        device=device if device != "auto" else find_device("auto").type,
-        num_workers=config.num_workers if workers is None else workers,
-    )
-    find_device(local_device(config.device))
+        backbone = run.read_record()["detector"]["backbone"]
     data = read_detection_data(run)
-    before = record.get("num_processes", 1)
-    if before != num_processes():
-        say(f"note: begun with {before} processes, continued with {num_processes()}: other sizes of pictures are drawn")
-    state = run.load_checkpoint()
-    done, step = len(state.get("history", ())), state.get("position", {}).get("step", 0)
-    if done == config.epochs:
-        say(f"{run.path} is finished: all {done} epochs are done")
-    elif done or step:
-        say(f"continuing {run.path} after epoch {done} of {config.epochs}" + (f" and {step} steps" if step else ""))
+    say_where_it_stands(run, config.epochs, other_processes="other sizes of pictures are drawn")
     wanted = replace(detector_config(config, data.class_names, data.category_ids), backbone=backbone)
     _fit(create_detector(wanted), data, config, run, resume=True)
     return run
@@ -146,7 +136,7 @@ def evaluate_detection_run(run: RunFolder, *, device: str | None, workers: int |
         device: Where; None for where it was begun, or for the best device if this machine has no such one.
         workers: Processes that decode pictures; None for as many as it was begun with.
     """
-    data, config = read_detection_data(run), read_detection_config(run)
+    data, config = read_detection_data(run), run.read_config_as(DETECTION, DetectionConfig)
     detector = load_detector(run.path, device=device or device_here(config.device))
     return evaluate_finder(
         detector,
@@ -156,12 +146,6 @@ def evaluate_detection_run(run: RunFolder, *, device: str | None, workers: int |
         max_unreadable=config.max_unreadable,
         about={"model": str(run.path.name), "data": (data.val_source or data.source).source.name},
     )
-
-
-def read_detection_config(run: RunFolder) -> DetectionConfig:
-    """The settings a detector's run was started with."""
-    with content_of(run.path / "run.json"):
-        return DetectionConfig.from_dict(run.read_record()["config"])
 
 
 def evaluate_finder(
@@ -207,8 +191,7 @@ def write_scores(
 
 def labelled_pictures(finder: Finder, annotations: Path, images: Path | None) -> tuple[Any, ...]:
     """The pictures of a COCO file, labelled as a detector numbers its classes."""
-    data = read_coco(annotations, images)
-    return pictures_with_classes(with_masks(data) if finder.config.task == "masks" else data, finder.config.class_names)
+    return pictures_with_classes(read_things(annotations, images, finder.config.task), finder.config.class_names)
 
 
 def open_source(source: Path, device: str | None) -> tuple[Finder, RunFolder | None]:
@@ -219,32 +202,19 @@ def open_source(source: Path, device: str | None) -> tuple[Finder, RunFolder | N
 
 
 def _fit(detector: Detector, data: DetectionData, config: DetectionConfig, run: RunFolder, *, resume: bool) -> None:
-    try:
-        with TrainingProgress() as bar:
-            history = fit_detector(
-                detector, data, config, run, on_step=bar.on_step, on_epoch=bar.on_epoch, resume=resume
-            )
-        if len(history) < config.epochs:
-            say(f"stopped after epoch {len(history)} of {config.epochs}: no better one in {config.patience} epochs")
-    except KeyboardInterrupt:
-        if run.checkpoint.is_file():
-            place = shlex.quote(str(run.path))
-            say(f"the last checkpoint is kept; continue with: effvit detect train --resume {place}")
-        raise
+    train = partial(fit_detector, detector, data, config, run, resume=resume)
+    train_with_progress(train, run, config, verb="effvit detect train")
 
 
 def _announce(detector: Detector, data: DetectionData, config: DetectionConfig, run: RunFolder) -> None:
     num_params = sum(parameter.numel() for parameter in detector.parameters())
     kind = "Mask R-CNN" if config.task == "masks" else "RetinaNet"
-    together = f", {num_processes()} processes" if num_processes() > 1 else ""
     say(
         f"{kind} on {config.model}: {num_params / 1e6:.2f} M parameters, short side {config.min_size} pixels on"
-        f" {config.device}{together}; {len(data.train)} pictures to train on, {len(data.val)} held out,"
+        f" {config.device}{together()}; {len(data.train)} pictures to train on, {len(data.val)} held out,"
         f" {len(data.class_names)} classes; run folder {run.path}"
     )
-    if data.skipped:
-        first = data.skipped[0]
-        say(f"left out: {len(data.skipped)}, the first {first.path} ({first.reason}); all in split.json")
+    say_left_out(data.skipped)
 
 
 def _sets_statistics(assignment: str) -> bool:

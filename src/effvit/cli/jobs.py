@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Sequence
-from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 from effvit.cli.plans import plan_training
-from effvit.cli.render import TrainingProgress, say
+from effvit.cli.render import say
+from effvit.cli.training_runs import (
+    continued,
+    say_left_out,
+    say_where_it_stands,
+    taken_back_if_untrained,
+    together,
+    train_with_progress,
+)
 from effvit.data.datasets import PictureData
-from effvit.device import find_device
 from effvit.model.network import EfficientViT
 from effvit.train.classification import fit
 from effvit.train.config import TrainConfig
-from effvit.train.distributed import is_main, local_device, num_processes, on_main
+from effvit.train.distributed import num_processes, on_main
 from effvit.train.runs import RunFolder, next_run_path
 
 
@@ -54,56 +60,27 @@ def start_training(
 
     run = on_main(make_run)
     num_params = sum(parameter.numel() for parameter in network.parameters())
-    together = f", {num_processes()} processes" if num_processes() > 1 else ""
     say(
         f"{config.model}: {num_params / 1e6:.2f} M parameters at {config.preprocessing.image_size[0]} x"
-        f" {config.preprocessing.image_size[1]} pixels on {config.device}{together}; {len(pictures.train)} pictures to"
-        f" train on, {len(pictures.val)} held out, {len(pictures.class_names)} classes; run folder {run.path}"
+        f" {config.preprocessing.image_size[1]} pixels on {config.device}{together()}; {len(pictures.train)} pictures"
+        f" to train on, {len(pictures.val)} held out, {len(pictures.class_names)} classes; run folder {run.path}"
     )
-    if pictures.skipped:
-        first = pictures.skipped[0]
-        say(f"left out: {len(pictures.skipped)}, the first {first.path} ({first.reason}); all in split.json")
-    try:
+    say_left_out(pictures.skipped)
+    with taken_back_if_untrained(run):
         _fit(network, pictures, config, run, resume=False)
-    except BaseException:
-        if is_main() and not run.checkpoint.is_file():
-            run.discard()  # nothing was trained: a setting was refused at the last moment
-        raise
     return run
 
 
 def resume_training(path: Path, *, device: str | None, workers: int | None) -> RunFolder:
     """Continue a run from its last checkpoint, with the network it was started with, by default where it was."""
     run = RunFolder.open(path)
-    config = run.read_config()
-    device = device or config.device
-    find_device(local_device(device))
-    config = replace(
-        config,
-        device=device if device != "auto" else find_device("auto").type,
-        num_workers=config.num_workers if workers is None else workers,
-    )
+    config = continued(run.read_config(), device=device, workers=workers)
     pictures = run.read_data()
-    before = run.read_record().get("num_processes", 1)
-    if before != num_processes():
-        say(f"note: begun with {before} processes, continued with {num_processes()}: sums are rounded differently")
-    state = run.load_checkpoint()
-    done, step = len(state.get("history", ())), state.get("position", {}).get("step", 0)
-    if done == config.epochs:
-        say(f"{run.path} is finished: all {done} epochs are done")
-    elif done or step:
-        say(f"continuing {run.path} after epoch {done} of {config.epochs}" + (f" and {step} steps" if step else ""))
+    say_where_it_stands(run, config.epochs, other_processes="sums are rounded differently")
     _fit(EfficientViT(run.read_network()), pictures, config, run, resume=True)
     return run
 
 
 def _fit(network: EfficientViT, data: PictureData, config: TrainConfig, run: RunFolder, *, resume: bool) -> None:
-    try:
-        with TrainingProgress() as bar:
-            history = fit(network, data, config, run, on_step=bar.on_step, on_epoch=bar.on_epoch, resume=resume)
-        if len(history) < config.epochs:
-            say(f"stopped after epoch {len(history)} of {config.epochs}: no better one in {config.patience} epochs")
-    except KeyboardInterrupt:
-        if run.checkpoint.is_file():
-            say(f"the last checkpoint is kept; continue with: effvit train --resume {shlex.quote(str(run.path))}")
-        raise
+    train = partial(fit, network, data, config, run, resume=resume)
+    train_with_progress(train, run, config, verb="effvit train")

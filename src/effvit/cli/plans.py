@@ -9,8 +9,8 @@ from typing import Any
 
 import torch
 
+from effvit.cli.training_runs import on_known_device
 from effvit.data.datasets import PictureData, find_data
-from effvit.device import find_device
 from effvit.errors import ConfigError
 from effvit.files import sha256
 from effvit.model.checkpoints import WeightsFile
@@ -19,7 +19,7 @@ from effvit.model.network import EfficientViT
 from effvit.model.published import NUM_IMAGENET_CLASSES
 from effvit.preprocessing import Preprocessing
 from effvit.train.config import TrainConfig
-from effvit.train.distributed import local_device, on_main
+from effvit.train.distributed import on_main
 from effvit.train.recipes import find_recipe
 from effvit.train.run_config import replace_fields
 from effvit.train.teachers import with_absolute_paths
@@ -74,11 +74,10 @@ def plan_training(
         if base.model == TrainConfig().model and not any(_sets_model(text) for text in assignments):
             # Weights that say whose they are name the network where nobody else does.
             asked = replace(asked, model=source.config.name)
-    find_device(local_device(asked.device))  # that it cannot be used is said before the pictures are looked for
-    asked = replace(asked, distillation=with_absolute_paths(asked.distillation))
-    if asked.tensorboard:
+    config = on_known_device(asked)  # that it cannot be used is said before the pictures are looked for
+    config = replace(config, distillation=with_absolute_paths(config.distillation))
+    if config.tensorboard:
         import_tensorboard()
-    config = asked if asked.device != "auto" else replace(asked, device=find_device("auto").type)
     pictures = None
     if data is not None:
         # One process looks for all: some sources are indexed or converted at their first use.

@@ -82,11 +82,11 @@ def open_detection_data(
         DataError: If they cannot be used, or there is a thing of a class on the pictures to validate on that the file
             to train on does not list.
     """
-    source = _read(annotations, images, task)
+    source = read_things(annotations, images, task)
     if val is None:
         train, held_out = split_coco(source, val_fraction, seed)
         return DetectionData(source=source, val_source=None, train=train, val=held_out)
-    other = _as_numbered(_read(val, val_images if val_images is not None else images, task), source)
+    other = _as_numbered(read_things(val, val_images if val_images is not None else images, task), source)
     return DetectionData(source=source, val_source=other, train=source.pictures, val=other.pictures)
 
 
@@ -104,8 +104,8 @@ def read_detection_data(run: RunFolder) -> DetectionData:
         annotations, images = places["annotations"], places["images"]
         val, val_images = places["val_annotations"], places["val_images"]
     # Outside of that: what is wrong with these files is nothing that is wrong with run.json.
-    source = _read(annotations, images, task)
-    other = None if val is None else _as_numbered(_read(val, val_images, task), source)
+    source = read_things(annotations, images, task)
+    other = None if val is None else _as_numbered(read_things(val, val_images, task), source)
     with content_of(run.path / "split.json"):
         train, held_out = coco_split_from_dict(read_json(run.path / "split.json"), source, other)
     return DetectionData(source=source, val_source=other, train=train, val=held_out)
@@ -131,7 +131,8 @@ def pictures_with_classes(data: CocoData, class_names: Sequence[str]) -> tuple[C
     )
 
 
-def _read(annotations: Path | str, images: Path | str | None, task: str) -> CocoData:
+def read_things(annotations: Path | str, images: Path | str | None, task: str) -> CocoData:
+    """A COCO file as a task takes it: for masks without the things that have none."""
     data = read_coco(annotations, images)
     return with_masks(data) if task == "masks" else data
 

@@ -34,7 +34,7 @@ from effvit.errors import RunError, first_line
 from effvit.files import atomic_path, make_output_folder, read_json, remove, write_json, write_text
 from effvit.model.config import EfficientViTConfig
 from effvit.train.config import TrainConfig
-from effvit.train.run_config import RunConfig
+from effvit.train.run_config import Config, RunConfig
 
 CLASSIFICATION = "classification"
 
@@ -187,9 +187,17 @@ class RunFolder:
 
     def read_config(self) -> TrainConfig:
         """The configuration a classifier's run was started with."""
-        self.refuse_other_task(CLASSIFICATION)
+        return self.read_config_as(CLASSIFICATION, TrainConfig)
+
+    def read_config_as(self, task: str, kind: type[Config]) -> Config:
+        """The configuration a run was started with.
+
+        Raises:
+            RunError: If it is a run of another task, or run.json is damaged.
+        """
+        self.refuse_other_task(task)
         with content_of(self.path / "run.json"):
-            return TrainConfig.from_dict(self.read_record()["config"])
+            return kind.from_dict(self.read_record()["config"])
 
     def read_network(self) -> EfficientViTConfig:
         """The network the run was started with, which weights may have brought along."""
