@@ -17,9 +17,10 @@ from effvit.detection.backbones import Backbone, find_backbone
 from effvit.detection.config import DetectorConfig
 from effvit.detection.inputs import as_pictures, check_not_too_narrow, check_targets, resized
 from effvit.detection.neck import PYRAMIDS, PyramidNeck
-from effvit.detection.parameters import detector_groups, undecayed_names
+from effvit.detection.parameters import detector_groups
 from effvit.detection.records import Detections
 from effvit.errors import ConfigError
+from effvit.model.groups import attention_bias_names
 
 logger = logging.getLogger("effvit")
 
@@ -125,7 +126,7 @@ class Detector(nn.Module):
 
     def no_weight_decay(self) -> set[str]:
         """Names of the parameters that weight decay must leave alone: attention bias tables."""
-        return undecayed_names(self)
+        return attention_bias_names(self)
 
     def parameter_groups(
         self, *, learning_rate: float, weight_decay: float, layer_decay: float = 1.0

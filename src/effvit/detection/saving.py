@@ -6,7 +6,6 @@ model.safetensors   its weights
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +16,9 @@ from effvit.detection.config import DetectorConfig
 from effvit.detection.detectors import Detector, create_detector
 from effvit.device import find_device
 from effvit.errors import RunError, WeightsError
-from effvit.files import make_output_folder, read_json, write_json
-from effvit.model.checkpoints import CONFIG_FILE, DETECTOR_FORMAT, FORMAT
-from effvit.model.tensors import WEIGHTS_FILE, read_tensors, write_tensors
+from effvit.files import read_json
+from effvit.model.checkpoints import DETECTOR_FORMAT, FORMAT
+from effvit.model.tensors import CONFIG_FILE, WEIGHTS_FILE, read_tensors, write_weights_folder
 
 _MAX_SHOWN = 3
 """Names of tensors that an error lists."""
@@ -38,14 +37,7 @@ def save_detector(folder: Path | str, detector: Detector, provenance: dict[str, 
         RunError: If the folder cannot be written.
     """
     values = {"format": DETECTOR_FORMAT, "provenance": provenance or {}, "detector": detector.config.to_dict()}
-    try:
-        json.dumps(values)
-    except (TypeError, ValueError) as error:
-        raise WeightsError(f"provenance must be plain JSON values: {error}") from error
-    folder = make_output_folder(folder)
-    write_tensors(folder / WEIGHTS_FILE, detector.state_dict())
-    write_json(folder / CONFIG_FILE, values)
-    return folder
+    return write_weights_folder(folder, values, detector.state_dict())
 
 
 def load_detector(folder: Path | str, *, device: str | torch.device = "cpu") -> Detector:

@@ -8,7 +8,6 @@ Our folder is two files that everything else in the package takes and leaves:
 
 from __future__ import annotations
 
-import json
 import math
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -18,16 +17,22 @@ import torch
 from torch import Tensor
 
 from effvit.errors import ConfigError, WeightsError
-from effvit.files import make_output_folder, read_json, write_json
+from effvit.files import read_json, write_json
 from effvit.model.attention import relative_bias_index
 from effvit.model.config import EfficientViTConfig
 from effvit.model.names import Style, bias_index_name, foreign_names, style_of
 from effvit.model.network import EfficientViT
 from effvit.model.resizing import resize_bias_table
-from effvit.model.tensors import WEIGHTS_FILE, read_tensors, weights_file_in, write_tensors
+from effvit.model.tensors import (
+    CONFIG_FILE,
+    WEIGHTS_FILE,
+    read_tensors,
+    weights_file_in,
+    write_tensors,
+    write_weights_folder,
+)
 from effvit.preprocessing import IMAGENET_MEAN, Preprocessing
 
-CONFIG_FILE = "config.json"
 FORMAT, DETECTOR_FORMAT = "effvit/1", "effvit-detector/1"
 """What a classifier's and a detector's `config.json` say they are."""
 
@@ -224,14 +229,7 @@ def save(folder: Path | str, model: EfficientViT, info: WeightsInfo | None = Non
         "temperature": info.temperature,
         "network": model.config.to_dict(),
     }
-    try:
-        json.dumps(values)
-    except (TypeError, ValueError) as error:
-        raise WeightsError(f"provenance must be plain JSON values: {error}") from error
-    folder = make_output_folder(folder)
-    write_tensors(folder / WEIGHTS_FILE, model.state_dict())
-    write_json(folder / CONFIG_FILE, values)
-    return folder
+    return write_weights_folder(folder, values, model.state_dict())
 
 
 def write_temperature(path: Path | str, temperature: float, origin: dict[str, Any]) -> Path:

@@ -11,8 +11,7 @@ from typing import Any
 
 from effvit.errors import WeightsError, first_line, unknown_name
 from effvit.files import sha256
-from effvit.model.checkpoints import CONFIG_FILE
-from effvit.model.tensors import WEIGHTS_FILE
+from effvit.model.tensors import CONFIG_FILE, WEIGHTS_FILE
 from effvit.model.variants import PUBLISHED
 
 _TIMEOUT_SECONDS = 10

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from effvit.errors import ConfigError
 from effvit.model.attention import WindowAttention
 from effvit.model.config import MIN_IMAGE_SIZE, PATCH_SIZE, BlockConfig, EfficientViTConfig, StageConfig
-from effvit.model.groups import parameter_groups
+from effvit.model.groups import attention_bias_names, parameter_groups
 from effvit.model.layers import ACTIVATIONS, ConvNorm, FeedForwardUnit, NormLinear, PatchMerging, Residual
 from effvit.model.recomputing import checkpointed
 from effvit.model.resizing import resize_bias_table, with_windows
@@ -242,7 +242,7 @@ class EfficientViT(nn.Module):
 
     def no_weight_decay(self) -> set[str]:
         """Names of the parameters that weight decay must leave alone: the attention bias tables."""
-        return {name for name, _ in self.named_parameters() if name.endswith("attention_biases")}
+        return attention_bias_names(self)
 
     def parameter_groups(
         self, *, learning_rate: float, weight_decay: float, layer_decay: float = 1.0

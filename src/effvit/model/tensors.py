@@ -1,11 +1,14 @@
-"""From a weights file to named tensors and back, never running what a file contains."""
+"""From a weights file to named tensors and back, alone or with their description, never running what it contains."""
 
 from __future__ import annotations
 
 import argparse
+import json
 import pickle
 import warnings
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import SafetensorError
@@ -13,8 +16,10 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from effvit.errors import RunError, WeightsError, first_line
-from effvit.files import atomic_path
+from effvit.files import atomic_path, make_output_folder, write_json
 
+CONFIG_FILE = "config.json"
+"""Name of the description in a folder of ours."""
 WEIGHTS_FILE = "model.safetensors"
 """Name of the weights in a folder of ours, and in timm's repositories."""
 
@@ -67,3 +72,20 @@ def write_tensors(path: Path, state: dict[str, Tensor]) -> None:
             save_file({name: value.contiguous() for name, value in state.items()}, temporary, metadata={"format": "pt"})
         except SafetensorError as error:  # a full disk is one, and no OSError
             raise RunError(f"cannot write {path}: {first_line(error)}") from error
+
+
+def write_weights_folder(folder: Path | str, description: Mapping[str, Any], state: dict[str, Tensor]) -> Path:
+    """Write weights and what they are as a folder of ours, each file atomically; returns the folder.
+
+    Raises:
+        WeightsError: If the description, of which provenance is what a caller gives, is no plain JSON.
+        RunError: If the folder cannot be written.
+    """
+    try:
+        json.dumps(description)
+    except (TypeError, ValueError) as error:
+        raise WeightsError(f"provenance must be plain JSON values: {error}") from error
+    folder = make_output_folder(folder)
+    write_tensors(folder / WEIGHTS_FILE, state)
+    write_json(folder / CONFIG_FILE, description)
+    return folder
