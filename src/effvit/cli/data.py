@@ -7,7 +7,16 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from effvit.cli.data_findings import MAX_ROWS, duplicates_row, findings
+from effvit.cli.data_findings import (
+    add_kinds,
+    class_table,
+    copies_text,
+    duplicates_row,
+    extent_text,
+    findings,
+    obstacle_lines,
+    show_report,
+)
 from effvit.cli.options import ImageSize, Json, Output, Workers, check_positive, parse_size
 from effvit.errors import ConfigError
 
@@ -59,12 +68,12 @@ def check(
 ) -> None:
     """Count classes, sizes and formats; find unreadable and near-empty files, duplicates, leaks from train to val."""
     from effvit.cli.data_coco import check_file
-    from effvit.cli.render import emit, out, progress, say
+    from effvit.cli.render import progress
     from effvit.data.check import check_data
     from effvit.data.coco import is_coco
     from effvit.data.contact_sheet import write_contact_sheet
     from effvit.data.datasets import find_data
-    from effvit.files import make_output_folder, write_json
+    from effvit.files import make_output_folder
 
     if is_coco(data):
         if image_size is not None:
@@ -86,15 +95,9 @@ def check(
             num_workers=workers,
             on_picture=on_picture,
         )
-    if folder is not None:
-        write_json(folder / "check.json", report.to_dict())
-        write_contact_sheet(folder / "contact_sheet.png", report)
-        say(f"check.json and contact_sheet.png are in {folder}")
-    if as_json:
-        emit(report.to_dict(), str, as_json)
-    else:
-        out().print(_tables(report))
-        print(_verdict(report))
+    show_report(
+        report, folder=folder, write_sheet=write_contact_sheet, tables=_tables, verdict=_verdict, as_json=as_json
+    )
     if strict and (report.obstacles or report.leaked or report.unreadable):
         raise typer.Exit(_FINDINGS)
 
@@ -164,41 +167,23 @@ def _summary(report: DataReport) -> Table:
     )
     for side in ("width", "height"):
         if side in values["sizes"]:
-            size = values["sizes"][side]
-            table.add_row(f"{side}, pixels", f"{size['min']} .. {size['median']:.0f} .. {size['max']}")
+            table.add_row(f"{side}, pixels", extent_text(values["sizes"][side]))
     height, width = report.input_size
     table.add_row(f"below {height} x {width}", f"{values['sizes'].get('num_below_input', 0)}")
-    for name in ("formats", "modes"):
-        table.add_row(name, ", ".join(f"{kind} {count}" for kind, count in values[name].items()))
+    add_kinds(table, values)
     return table
 
 
 def _classes(report: DataReport) -> Table:
-    from rich.table import Table
-
-    from effvit.cli.render import cell
-
     ordered = sorted(report.classes, key=lambda count: (count.num_train, count.name))
-    table = Table("class", "train", "val", title_justify="left", caption_justify="left")
-    shown = ordered if len(ordered) <= 2 * MAX_ROWS else [*ordered[:MAX_ROWS], *ordered[-MAX_ROWS:]]
-    for index, count in enumerate(shown):
-        if len(shown) < len(ordered) and index == MAX_ROWS:
-            table.add_row("...", "", "")
-        table.add_row(cell(count.name), str(count.num_train), str(count.num_val))
-    if len(shown) < len(ordered):
-        table.caption = f"the smallest and the largest of {len(ordered)} classes; all with --json"
-    return table
+    return class_table(("class", "train", "val"), ordered, "the smallest and the largest")
 
 
 def _verdict(report: DataReport) -> str:
     """What would stop a training, a line each, and the number of all else in one."""
-    from effvit.data.samples import one_line
-
     contradictions = sum(group.contradicts for group in report.duplicates)
-    exact = sum(group.kind == "exact" for group in report.duplicates)
-    obstacles = "".join(f"a training would stop: {one_line(obstacle)}\n" for obstacle in report.obstacles)
     return (
-        f"{obstacles}{len(report.unreadable)} unreadable, {len(report.near_empty)} near-empty, {exact} groups of exact"
-        f" and {len(report.duplicates) - exact} of near duplicates, {contradictions} of them with contradicting labels;"
+        f"{obstacle_lines(report.obstacles)}{len(report.unreadable)} unreadable, {len(report.near_empty)} near-empty,"
+        f" {copies_text(report)}, {contradictions} of them with contradicting labels;"
         f" validation pictures with a copy among the training pictures: {len(report.leaked)}"
     )

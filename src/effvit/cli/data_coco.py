@@ -5,7 +5,16 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from effvit.cli.data_findings import MAX_ROWS, duplicates_row, findings
+from effvit.cli.data_findings import (
+    add_kinds,
+    class_table,
+    copies_text,
+    duplicates_row,
+    extent_text,
+    findings,
+    obstacle_lines,
+    show_report,
+)
 
 if TYPE_CHECKING:
     from rich.console import Group
@@ -37,11 +46,11 @@ def check_file(
         Whether there is something to do before a training: leaks, pictures that are missing, unreadable or of
         another size than the file says, and what would stop it.
     """
-    from effvit.cli.render import emit, out, progress, say
+    from effvit.cli.render import progress
     from effvit.data.coco import read_coco
     from effvit.data.coco_check import check_coco
     from effvit.data.coco_sheet import write_coco_sheet
-    from effvit.files import make_output_folder, write_json
+    from effvit.files import make_output_folder
 
     folder = None if output is None else make_output_folder(output)
     obstacles: list[str] = []
@@ -56,15 +65,7 @@ def check_file(
             num_workers=workers,
             on_picture=on_picture,
         )
-    if folder is not None:
-        write_json(folder / "check.json", report.to_dict())
-        write_coco_sheet(folder / "contact_sheet.png", report)
-        say(f"check.json and contact_sheet.png are in {folder}")
-    if as_json:
-        emit(report.to_dict(), str, as_json)
-    else:
-        out().print(_tables(report))
-        print(_verdict(report))
+    show_report(report, folder=folder, write_sheet=write_coco_sheet, tables=_tables, verdict=_verdict, as_json=as_json)
     return bool(report.obstacles or report.leaked or report.unreadable or report.mismatched or data.num_missing)
 
 
@@ -103,46 +104,27 @@ def _summary(report: CocoReport) -> Table:
     table.add_row("things", f"{values['num_things']:,}, {masks}; {values['num_crowds']} crowds")
     table.add_row("boxes", f"{values['num_cut']} cut to their picture, {values['num_left_out']} left out")
     table.add_row("sizes of things", ", ".join(f"{size} {count:,}" for size, count in values["thing_sizes"].items()))
-    per_picture = values["things_per_picture"]
-    table.add_row("things a picture", _extent(per_picture))
+    table.add_row("things a picture", extent_text(values["things_per_picture"]))
     for side in ("width", "height"):
-        table.add_row(f"{side}, pixels", _extent(values["sizes"][side]))
-    for name in ("formats", "modes"):
-        table.add_row(name, ", ".join(f"{kind} {count}" for kind, count in values[name].items()))
+        table.add_row(f"{side}, pixels", extent_text(values["sizes"][side]))
+    add_kinds(table, values)
     return table
-
-
-def _extent(extent: dict[str, float]) -> str:
-    return f"{extent['min']} .. {extent['median']:.0f} .. {extent['max']}"
 
 
 def _classes(report: CocoReport) -> Table:
-    from rich.table import Table
-
-    from effvit.cli.render import cell
-
     ordered = sorted(report.classes, key=lambda count: (count.num_things, count.name))
-    table = Table("class", "id", "things", "pictures", "crowds", title_justify="left", caption_justify="left")
-    shown = ordered if len(ordered) <= 2 * MAX_ROWS else [*ordered[:MAX_ROWS], *ordered[-MAX_ROWS:]]
-    for index, count in enumerate(shown):
-        if len(shown) < len(ordered) and index == MAX_ROWS:
-            table.add_row("...", "", "", "", "")
-        numbers = (count.category_id, count.num_things, count.num_pictures, count.num_crowds)
-        table.add_row(cell(count.name), *map(str, numbers))
-    if len(shown) < len(ordered):
-        table.caption = f"the rarest and the most frequent of {len(ordered)} classes; all with --json"
-    return table
+    rows = [
+        (count.name, count.category_id, count.num_things, count.num_pictures, count.num_crowds) for count in ordered
+    ]
+    columns = ("class", "id", "things", "pictures", "crowds")
+    return class_table(columns, rows, "the rarest and the most frequent")
 
 
 def _verdict(report: CocoReport) -> str:
     """What would stop a training, a line each, and the number of all else in one."""
-    from effvit.data.samples import one_line
-
-    exact = sum(group.kind == "exact" for group in report.duplicates)
-    obstacles = "".join(f"a training would stop: {one_line(obstacle)}\n" for obstacle in report.obstacles)
     return (
-        f"{obstacles}{report.data.num_missing} missing, {len(report.unreadable)} unreadable,"
+        f"{obstacle_lines(report.obstacles)}{report.data.num_missing} missing, {len(report.unreadable)} unreadable,"
         f" {len(report.mismatched)} of another size than the file says, {len(report.near_empty)} near-empty,"
-        f" {exact} groups of exact and {len(report.duplicates) - exact} of near duplicates; validation pictures with a"
+        f" {copies_text(report)}; validation pictures with a"
         f" copy among the training pictures, if this file is split: {len(report.leaked)}"
     )

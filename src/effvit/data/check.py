@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -73,11 +74,15 @@ class ClassCount(NamedTuple):
 
 
 @dataclass(frozen=True)
-class PicturesReport:
+class PicturesReport(ABC):
     """What a check finds about pictures, whatever is known of what they show."""
 
     pictures: tuple[CheckedPicture, ...]
     duplicates: tuple[Duplicates, ...]
+
+    @abstractmethod
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values for JSON."""
 
     @property
     def readable(self) -> list[CheckedPicture]:
