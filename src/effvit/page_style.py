@@ -31,3 +31,32 @@ DARK_AND_PAPER = """
 @media print { h2 { break-after: avoid; } figure, tr { break-inside: avoid; } .scroll { overflow: visible; } }
 """
 """For pages whose pictures bring their own background."""
+
+HEADLINE = """
+.headline { font-size: 2.6rem; font-weight: 650; margin: .6rem 0 0; line-height: 1.1; }
+.headline small { font-size: 1rem; font-weight: 400; color: var(--soft); }
+"""
+"""One large number with its words beside it."""
+
+TALL = """.tall { max-height: 34rem; overflow: auto; } @media print { .tall { max-height: none; } }
+"""
+"""A long table that scrolls by itself, but not on paper."""
+
+
+def page_head(title: str, style: str) -> str:
+    """A page's HTML down to the beginning of its body.
+
+    Args:
+        title: Or what stands for it in a template.
+        style: After the look that all pages share.
+    """
+    return f"""<!DOCTYPE html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<title>{title}</title>
+<style>{STYLE}{style}</style>
+</head>
+<body>
+"""

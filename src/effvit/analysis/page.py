@@ -10,25 +10,14 @@ from typing import TYPE_CHECKING, Any
 
 from effvit.analysis.report import Chart, Report
 from effvit.figures import as_svg
-from effvit.page_style import STYLE
+from effvit.page_style import page_head
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 _TEMPLATE = (
-    """<!DOCTYPE html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<title>{{ report.title }}</title>
-<style>"""
-    + STYLE
-    + """figure img { max-width: 100%; height: auto; }
-</style>
-</head>
-<body>
-<h1>{{ report.title }}</h1>
+    page_head("{{ report.title }}", "figure img { max-width: 100%; height: auto; }\n")
+    + """<h1>{{ report.title }}</h1>
 <p class="soft">{{ report.conditions }}</p>
 {% if report.record.command %}
 <p><code>{{ report.record.command }}</code></p>

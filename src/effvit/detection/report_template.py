@@ -1,29 +1,12 @@
 """The HTML of a detection evaluation, for jinja2; a module rather than a file, so that no installation can lose it."""
 
-from effvit.page_style import DARK_AND_PAPER, STYLE
+from effvit.page_style import DARK_AND_PAPER, HEADLINE, TALL, page_head
 
-_OWN_STYLE = """
-.headline { font-size: 2.6rem; font-weight: 650; margin: .6rem 0 0; line-height: 1.1; }
-.headline small { font-size: 1rem; font-weight: 400; color: var(--soft); }
-figure img { max-width: 100%; height: auto; background: #fff; border-radius: 4px; }
-.tall { max-height: 34rem; overflow: auto; } @media print { .tall { max-height: none; } }
-"""
+_OWN_STYLE = HEADLINE + "figure img { max-width: 100%; height: auto; background: #fff; border-radius: 4px; }\n" + TALL
 
 TEMPLATE = (
-    """<!DOCTYPE html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<title>{{ title }}</title>
-<style>"""
-    + STYLE
-    + DARK_AND_PAPER
-    + _OWN_STYLE
-    + """</style>
-</head>
-<body>
-<h1>{{ title }}</h1>
+    page_head("{{ title }}", DARK_AND_PAPER + _OWN_STYLE)
+    + """<h1>{{ title }}</h1>
 <p class="soft">{{ subtitle }}</p>
 <p class="headline">{{ headline }} <small>{{ headline_note }}</small></p>
 <p>{{ at_threshold }}</p>

@@ -1,11 +1,10 @@
 """The HTML of a run's report, for jinja2; a module rather than a file, so that no installation can lose it."""
 
-from effvit.page_style import DARK_AND_PAPER, STYLE
+from effvit.page_style import DARK_AND_PAPER, HEADLINE, TALL, page_head
 
-_OWN_STYLE = """
-.headline { font-size: 2.6rem; font-weight: 650; margin: .6rem 0 0; line-height: 1.1; }
-.headline small { font-size: 1rem; font-weight: 400; color: var(--soft); }
-figure img.drawing { max-width: 100%; height: auto; background: #fff; border-radius: 4px; }
+_OWN_STYLE = (
+    HEADLINE
+    + """figure img.drawing { max-width: 100%; height: auto; background: #fff; border-radius: 4px; }
 .photos { display: grid; grid-template-columns: repeat(auto-fill, minmax(150px, 1fr)); gap: .8rem; }
 .photos figure { margin: 0; font-size: .8rem; overflow-wrap: anywhere; }
 .photos img { width: 100%; height: 150px; object-fit: contain; background: var(--shade); border-radius: 4px; }
@@ -14,9 +13,11 @@ figure img.drawing { max-width: 100%; height: auto; background: #fff; border-rad
 .bar { display: inline-block; height: .7em; background: #4a7fb5; vertical-align: baseline; }
 th button { all: unset; cursor: pointer; } th button:focus-visible { outline: 2px solid var(--ours); }
 th button::after { content: " \\2195"; color: var(--soft); }
-.tall { max-height: 34rem; overflow: auto; } @media print { .tall { max-height: none; } }
-.changed { font-weight: 600; }
 """
+    + TALL
+    + """.changed { font-weight: 600; }
+"""
+)
 
 _SORT = """
 document.querySelectorAll("table.sortable th button").forEach(button => button.onclick = () => {
@@ -105,20 +106,8 @@ gather here too.</p>
 
 TEMPLATE = (
     _PHOTOS
-    + """<!DOCTYPE html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<title>{{ title }}</title>
-<style>"""
-    + STYLE
-    + DARK_AND_PAPER
-    + _OWN_STYLE
-    + """</style>
-</head>
-<body>
-<h1>{{ title }}</h1>
+    + page_head("{{ title }}", DARK_AND_PAPER + _OWN_STYLE)
+    + """<h1>{{ title }}</h1>
 <p class="soft">{{ subtitle }}</p>
 {% if evaluation %}
 <p class="headline">{{ evaluation.headline }} <small>{{ evaluation.headline_note }}</small></p>

@@ -1,23 +1,15 @@
 """The HTML of the benchmark page, for jinja2; a module rather than a file, so that no installation can lose it."""
 
-from effvit.page_style import STYLE
+from effvit.page_style import page_head
 
-TEMPLATE = (
-    """<!DOCTYPE html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<title>effvit benchmark, {{ environment.date }}</title>
-<style>"""
-    + STYLE
-    + """td.form { white-space: normal; min-width: 11rem; }
+_OWN_STYLE = """td.form { white-space: normal; min-width: 11rem; }
 tr.ours td.model { color: var(--ours); font-weight: 600; }
 tr.control td { color: var(--soft); font-style: italic; }
-</style>
-</head>
-<body>
-<h1>Speed, measured side by side</h1>
+"""
+
+TEMPLATE = (
+    page_head("effvit benchmark, {{ environment.date }}", _OWN_STYLE)
+    + """<h1>Speed, measured side by side</h1>
 <p class="soft">{{ conditions }}</p>
 {% if command %}
 <p><code>{{ command }}</code></p>
