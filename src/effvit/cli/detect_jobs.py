@@ -41,7 +41,7 @@ from effvit.detection.train_config import DetectionConfig
 from effvit.environment import environment
 from effvit.model.variants import TIMM_PREFIX, VARIANTS
 from effvit.train.distributed import num_processes, on_main
-from effvit.train.run_config import replace_fields
+from effvit.train.run_config import field_of, replace_fields
 from effvit.train.runs import RunFolder, content_of, next_run_path
 from effvit.train.tensorboard import import_tensorboard
 
@@ -81,7 +81,7 @@ def start_detector(
     backbone = find_backbone(config.model, task=config.task, weights=weights)
     if backbone.preprocessing is not None:
         told = replace(config, mean=backbone.preprocessing.mean, std=backbone.preprocessing.std)
-        config = replace_fields(told, [text for text in assignments if _sets_statistics(text)])
+        config = replace_fields(told, [text for text in assignments if field_of(text) in ("mean", "std")])
     detector = detector_on(backbone, detector_config(config, data.class_names, data.category_ids))
 
     def make_run() -> RunFolder:
@@ -215,10 +215,6 @@ def _announce(detector: Detector, data: DetectionData, config: DetectionConfig, 
         f" {len(data.class_names)} classes; run folder {run.path}"
     )
     say_left_out(data.skipped)
-
-
-def _sets_statistics(assignment: str) -> bool:
-    return assignment.partition("=")[0].strip() in ("mean", "std")
 
 
 def _plain_name(model: str) -> str:

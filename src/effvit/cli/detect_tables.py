@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from effvit.detection.scores import percent
+
 if TYPE_CHECKING:
     from rich.table import Table
 
@@ -33,11 +35,6 @@ def scores_table(summary: dict[str, Any]) -> Table:
         notes.append(f"{absent} classes have no thing on these pictures, and no score")
     table.caption = "\n".join(notes)
     return table
-
-
-def percent(share: float | None) -> str:
-    """A share in percent, without the sign; empty where there is none."""
-    return "" if share is None else f"{100 * share:.1f}"
 
 
 def _title(summary: dict[str, Any]) -> str:

@@ -21,7 +21,7 @@ from effvit.preprocessing import Preprocessing
 from effvit.train.config import TrainConfig
 from effvit.train.distributed import on_main
 from effvit.train.recipes import find_recipe
-from effvit.train.run_config import replace_fields
+from effvit.train.run_config import field_of, replace_fields
 from effvit.train.teachers import with_absolute_paths
 from effvit.train.tensorboard import import_tensorboard
 
@@ -71,7 +71,7 @@ def plan_training(
     source = None if weights is None else find_weights(weights, asked.model)
     if source is not None and source.config is not None:
         asked = replace_fields(_with_preprocessing_of(base, source), assignments)
-        if base.model == TrainConfig().model and not any(_sets_model(text) for text in assignments):
+        if base.model == TrainConfig().model and not any(field_of(text) == "model" for text in assignments):
             # Weights that say whose they are name the network where nobody else does.
             asked = replace(asked, model=source.config.name)
     config = on_known_device(asked)  # that it cannot be used is said before the pictures are looked for
@@ -95,10 +95,6 @@ def plan_training(
     )
     _check_channels(network, config)
     return TrainingPlan(config, pictures, network, None if source is None else _origin(source))
-
-
-def _sets_model(assignment: str) -> bool:
-    return assignment.partition("=")[0].strip() == "model"
 
 
 def _with_preprocessing_of(base: TrainConfig, source: WeightsFile) -> TrainConfig:

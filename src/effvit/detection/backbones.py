@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import json
 import logging
 from collections.abc import Sequence
@@ -22,7 +21,7 @@ from effvit.model.factory import find_weights
 from effvit.model.functions import call_function, names_function
 from effvit.model.network import EfficientViT
 from effvit.model.resizing import with_windows
-from effvit.model.sources import PRETRAINED, RANDOM
+from effvit.model.sources import PRETRAINED, RANDOM, unknown_model
 from effvit.model.variants import TIMM_PREFIX, TORCHVISION_PREFIX, VARIANTS, variant_config
 from effvit.preprocessing import Preprocessing
 
@@ -117,7 +116,7 @@ def find_backbone(source: str | dict[str, Any], *, task: str = "boxes", weights:
         return Backbone(network, shapes, task=task, source=TIMM_PREFIX + timm_name, preprocessing=preprocessing)
     if names_function(name) and not name.startswith((TIMM_PREFIX, TORCHVISION_PREFIX)):
         return _function(name, weights, task)
-    raise ConfigError(_unknown_backbone(name))
+    raise ConfigError(unknown_model(name, kind="backbone", others=""))
 
 
 def _variant(name: str, weights: str | Path | None, task: str) -> Backbone:
@@ -203,14 +202,4 @@ def _are_shapes(shapes: Any) -> bool:
             and all(isinstance(number, int) and number > 0 for number in pair)
             for pair in shapes
         )
-    )
-
-
-def _unknown_backbone(name: str) -> str:
-    names = timm.list_models()
-    near = difflib.get_close_matches(name.removeprefix(TIMM_PREFIX), list(dict.fromkeys([*VARIANTS, *names])), n=3)
-    hint = f"nearest: {', '.join(near)}; " if near else ""
-    return (
-        f"unknown backbone {name!r}; {hint}known: {', '.join(VARIANTS)}, the {len(names)} names of timm.list_models(),"
-        " module.path:factory, weights folders and run folders"
     )

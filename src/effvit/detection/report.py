@@ -15,7 +15,7 @@ from effvit.detection.curves import write_curves
 from effvit.detection.mistakes import SCORE, count_mistakes, find_mistakes
 from effvit.detection.records import Detections
 from effvit.detection.report_template import TEMPLATE
-from effvit.detection.scores import DetectionScores
+from effvit.detection.scores import DetectionScores, percent
 from effvit.detection.worst import write_worst
 from effvit.files import make_output_folder, remove, write_json, write_text
 
@@ -105,12 +105,12 @@ def page_html(folder: Path, summary: Mapping[str, Any], *, about: Mapping[str, A
     page = environment.from_string(TEMPLATE).render(
         title=_title(summary),
         subtitle=_counts(summary),
-        headline=f"{_percent(summary[main]['ap']) or 'No'} AP",
-        headline_note=f"of {main}; AP50 {_percent(summary[main]['ap50']) or 'unknown'}, in %",
+        headline=f"{percent(summary[main]['ap']) or 'No'} AP",
+        headline_note=f"of {main}; AP50 {percent(summary[main]['ap50']) or 'unknown'}, in %",
         at_threshold=_at_threshold(summary["mistakes"]),
         notes=_notes(summary),
         number_names=list(NUMBER_NAMES.values()),
-        numbers=[(kind, [_percent(summary[kind][field]) for field in NUMBER_NAMES]) for kind in kinds],
+        numbers=[(kind, [percent(summary[kind][field]) for field in NUMBER_NAMES]) for kind in kinds],
         curves=_embedded(folder / "curves.png"),
         class_columns=[f"{name}, {kind}" for kind in kinds for name in ("AP", "AP50", "recall")],
         classes=_class_rows(summary, main, kinds),
@@ -144,7 +144,7 @@ def _notes(summary: Mapping[str, Any]) -> list[str]:
 
 def _at_threshold(mistakes: Mapping[str, Any]) -> str:
     """What a user of the detector sees, in one sentence."""
-    recall, precision = _percent(mistakes["recall"]), _percent(mistakes["precision"])
+    recall, precision = percent(mistakes["recall"]), percent(mistakes["precision"])
     things = mistakes["num_right"] + mistakes["num_missed"]
     said = mistakes["num_right"] + mistakes["num_false_alarms"]
     found = f"{mistakes['num_right']:,} of {things:,} things are found" + (f" ({recall} %)" if recall else "")
@@ -157,13 +157,9 @@ def _class_rows(summary: Mapping[str, Any], main: str, kinds: Sequence[str]) -> 
     for index, entry in enumerate(summary[main]["per_class"]):
         if entry["num_things"] or entry["num_detections"]:
             scores = [summary[kind]["per_class"][index] for kind in kinds]
-            cells = [_percent(row[field]) for row in scores for field in ("ap", "ap50", "recall")]
+            cells = [percent(row[field]) for row in scores for field in ("ap", "ap50", "recall")]
             rows.append({**entry, "name": one_line(entry["name"]), "cells": cells})
     return sorted(rows, key=lambda row: (row["ap"] is None, row["ap"] or 0))
-
-
-def _percent(share: float | None) -> str:
-    return "" if share is None else f"{100 * share:.1f}"
 
 
 def _embedded(path: Path) -> str | None:

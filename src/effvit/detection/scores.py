@@ -139,6 +139,11 @@ class DetectionScores:
         }
 
 
+def percent(share: float | None) -> str:
+    """A share in percent, without the sign; empty where there is none."""
+    return "" if share is None else f"{100 * share:.1f}"
+
+
 def _plain(curve: Curve | None) -> dict[str, list[float]] | None:
     return None if curve is None else {name: _rounded(points) for name, points in curve._asdict().items()}
 

@@ -14,8 +14,8 @@ from effvit.detection.detectors import create_detector
 from effvit.detection.exported import ExportedDetector, open_exported
 from effvit.detection.saving import load_detector
 from effvit.errors import ConfigError, unknown_name
+from effvit.model.variants import TORCHVISION_PREFIX
 
-TORCHVISION_PREFIX = "torchvision:"
 NUM_CLASSES = 80
 """Classes of a detector with random weights: as many as COCO has."""
 

@@ -95,14 +95,20 @@ def find_model(
     raise ConfigError(unknown_model(name))
 
 
-def unknown_model(name: str) -> str:
-    """Say that a name is unknown: timm's thousand names are too many to list."""
+def unknown_model(name: str, *, kind: str = "model", others: str = f"{TORCHVISION_PREFIX}NAME, ") -> str:
+    """Say that a name is unknown: timm's thousand names are too many to list.
+
+    Args:
+        name: What was asked for.
+        kind: What it was to stand for.
+        others: Kinds of names that are known besides, with a comma after each.
+    """
     timm_names = timm.list_models()
     near = difflib.get_close_matches(name.removeprefix(TIMM_PREFIX), list(dict.fromkeys([*VARIANTS, *timm_names])), n=3)
     hint = f"nearest: {', '.join(near)}; " if near else ""
     return (
-        f"unknown model {name!r}; {hint}known: {', '.join(VARIANTS)}, the {len(timm_names)} names of"
-        " timm.list_models(), torchvision:NAME, module.path:factory, weights folders and run folders"
+        f"unknown {kind} {name!r}; {hint}known: {', '.join(VARIANTS)}, the {len(timm_names)} names of"
+        f" timm.list_models(), {others}module.path:factory, weights folders and run folders"
     )
 
 

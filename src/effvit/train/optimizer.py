@@ -52,8 +52,10 @@ def _num_warmup(config: RunConfig, length: int, unit: int = 1) -> int:
 
 
 def _risen(position: int, warmup: int, config: RunConfig, rate: float) -> float:
-    share = position / warmup if position < warmup else 1.0
-    return config.warmup_learning_rate + share * (rate - config.warmup_learning_rate) if share < 1 else rate
+    """A rate that is risen to in the warm-up, and kept after it."""
+    if position >= warmup:
+        return rate
+    return config.warmup_learning_rate + position / warmup * (rate - config.warmup_learning_rate)
 
 
 def make_optimizer(model: nn.Module, config: RunConfig) -> torch.optim.Optimizer:

@@ -214,6 +214,11 @@ _LIMITS: tuple[Limit, ...] = (
 )
 
 
+def field_of(assignment: str) -> str:
+    """The field that `field=value` sets."""
+    return assignment.partition("=")[0].strip()
+
+
 def replace_fields(config: Config, assignments: Sequence[str]) -> Config:
     """Set fields by their written names, as `--set` does.
 
