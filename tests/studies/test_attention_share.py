@@ -123,7 +123,7 @@ def test_what_misses_its_speed_among_the_others_is_corrected(tmp_path: Path) -> 
 
 
 def test_a_width_is_changed_where_inner_widths_do_not_help(tmp_path: Path) -> None:
-    name = "deit_tiny-1.25x-attention-10"
+    name = "efficientvit_m0-1.25x-attention-07"
 
     class DeafToInnerWidths(InventedMachine):
         widths: ClassVar[list[int]] = []
@@ -135,9 +135,10 @@ def test_a_width_is_changed_where_inner_widths_do_not_help(tmp_path: Path) -> No
             speed = 1.25 if described.network.width < self.widths[0] else 0.93 * 1.25
             return {**super().together(networks, baseline, rounds), name: Spread(speed, speed, speed)}
 
-    found = match_curves(curves_of()["deit_tiny"], tmp_path, SpeedSettings(), meter=DeafToInnerWidths())  # type: ignore[arg-type]
+    curves = curves_of(families=["efficientvit_m0"], widths=[192])["efficientvit_m0"]
+    found = match_curves(curves, tmp_path, SpeedSettings(), meter=DeafToInnerWidths())  # type: ignore[arg-type]
     (network,) = (member.network for member in found.members if member.name == name)
-    step = find_family("deit_tiny").step
+    step = find_family("efficientvit_m0").step
     first = DeafToInnerWidths.widths[0]
     assert (network.width, network.inner) == (first - step, 100)
     per_measurement = SpeedSettings().together_builds

@@ -16,7 +16,7 @@ from effvit.studies.attention_share_curves import Curve, SpeedSettings, build
 from effvit.studies.kept import as_json, read_kept
 
 _POWER = 1.5
-"""How speed is taken to fall with width, for the first guess only."""
+"""How speed is taken to fall with width, for the first guess and to see whether a step of it comes nearer."""
 _INNER_POWER = 0.7
 """How speed is taken to fall with the inner widths when they are corrected."""
 
@@ -35,9 +35,11 @@ class Found:
         inner = max(self.inner + 1, round(wanted)) if excess > 1 else min(self.inner - 1, round(wanted))
         return replace(self, inner=min(max(inner, INNER_PERCENTS[0]), INNER_PERCENTS[-1]))
 
-    def stepped(self, excess: float, step: int) -> Found:
-        """With the next width for a speed that is `excess` times too high: where inner widths do not move it."""
-        return replace(self, width=max(step, self.width + (step if excess > 1 else -step)), inner=100)
+    def stepped(self, excess: float, step: int) -> Found | None:
+        """With the next width for a speed that is `excess` times too high; None where that would miss it by more."""
+        width = self.width + (step if excess > 1 else -step)
+        is_nearer = width > 0 and abs(excess * (self.width / width) ** _POWER - 1) < abs(excess - 1)
+        return replace(self, width=width, inner=100) if is_nearer else None
 
 
 def search_all(

@@ -3,8 +3,8 @@
 First each network for itself: the nearest width, then the inner widths that meet the speed. Each is kept in a file as
 soon as it is found, so an interrupted search goes on where it was. What counts in the end is how fast all networks of
 a family are when they take turns with the baseline. Those that surely miss their speed have their inner widths changed
-by what they miss, or where that did not help their width by a step, until none does and the error is below half of the
-tolerance.
+by what they miss, or where that did not help their width by a step if that comes nearer, until none does and the error
+is below half of the tolerance.
 """
 
 from __future__ import annotations
@@ -77,11 +77,8 @@ def match_curves(
             excess = together.speed(name).median / targets[name]
             is_stuck = name in excess_before and abs(excess - 1) > _HELPED * abs(excess_before[name] - 1)
             # A small network's speed hardly follows its inner widths where its products are tiny already.
-            found[name] = (
-                found[name].stepped(excess, find_family(baseline.family).step)
-                if is_stuck
-                else found[name].corrected(excess)
-            )
+            stepped = found[name].stepped(excess, find_family(baseline.family).step) if is_stuck else None
+            found[name] = stepped or found[name].corrected(excess)
             excess_before[name] = excess
             write_found(folder / f"{name}.json", wanted[name], settings, found[name])
             together.forget(name)
