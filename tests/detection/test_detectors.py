@@ -41,9 +41,10 @@ def same(first: Detections, second: Detections) -> bool:
 @pytest.mark.parametrize("backbone", ["efficientvit_tiny", "timm:mobilenetv2_035"])
 def test_every_parameter_gets_a_gradient(task: str, backbone: str) -> None:
     detector = tiny_detector(task, backbone=backbone)
-    losses = detector(*batch())
-    assert all(loss.isfinite() for loss in losses.values())
-    total(losses).backward()
+    for _ in range(4):  # Mask R-CNN draws the anchors it looks at, and may draw none of a coarse level
+        losses = detector(*batch())
+        assert all(loss.isfinite() for loss in losses.values())
+        total(losses).backward()
     for name, parameter in detector.named_parameters():
         assert parameter.grad is not None and parameter.grad.abs().max() > 0, name
 
